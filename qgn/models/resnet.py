@@ -1,0 +1,140 @@
+"""ResNet encoders with a deep stem: features at strides 2, 4, 8, 16 and 32 (Table 7, left half).
+
+Parameters carry the names of timm's `resnet50s` family, so that published weights load by name. Three
+3x3 convolutions stand in for the 7x7 one (A.1 of the paper).
+
+Shapes: b images, c channels, h and w rows and columns; c of a stage is a multiple of `width`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Sequential | None:
+    """Return the 1x1 projection of a block that changes its shape, or None."""
+    if c_in == c_out and stride == 1:
+        return None
+    return nn.Sequential(_conv(c_in, c_out, 1, stride), nn.BatchNorm2d(c_out))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut (ResNet-18 and -34)."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, c_in: int, planes: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = _conv(c_in, planes, 3, stride)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv(planes, planes, 3)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.act = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(c_in, planes, stride)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        shortcut_bchw = x_bchw if self.downsample is None else self.downsample(x_bchw)
+        y_bchw = self.act(self.bn1(self.conv1(x_bchw)))
+        return self.act(self.bn2(self.conv2(y_bchw)) + shortcut_bchw)
+
+
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between two 1x1 ones, around a shortcut (ResNet-50 and -101)."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, c_in: int, planes: int, stride: int = 1) -> None:
+        super().__init__()
+        c_out = planes * self.expansion
+        self.conv1 = _conv(c_in, planes, 1)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv(planes, planes, 3, stride)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = _conv(planes, c_out, 1)
+        self.bn3 = nn.BatchNorm2d(c_out)
+        self.act = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(c_in, c_out, stride)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        shortcut_bchw = x_bchw if self.downsample is None else self.downsample(x_bchw)
+        y_bchw = self.act(self.bn1(self.conv1(x_bchw)))
+        y_bchw = self.act(self.bn2(self.conv2(y_bchw)))
+        return self.act(self.bn3(self.conv3(y_bchw)) + shortcut_bchw)
+
+
+LAYOUTS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+"""Block type and blocks a stage of each depth."""
+
+
+class ResNet(nn.Module):
+    """Encode images into features at five strides.
+
+    Parameters
+    ----------
+    depth
+        18, 34, 50 or 101.
+    width
+        Channels of the first stage (64 in the paper); all others scale with it.
+
+    Attributes
+    ----------
+    channels
+        Channels of the features at strides 2, 4, 8, 16 and 32.
+    """
+
+    def __init__(self, depth: int, *, width: int = 64) -> None:
+        super().__init__()
+        block, counts = LAYOUTS[depth]
+        stem = 2 * width
+        self.conv1 = nn.Sequential(
+            _conv(3, width, 3, 2),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            _conv(width, width, 3),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            _conv(width, stem, 3),
+        )
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.act1 = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.channels = (stem, *(width * 2**stage * block.expansion for stage in range(4)))
+        for stage, (count, (c_in, c_out)) in enumerate(zip(counts, pairwise(self.channels), strict=True)):
+            planes = c_out // block.expansion
+            first = block(c_in, planes, stride=1 if stage == 0 else 2)
+            rest = (block(c_out, planes) for _ in range(count - 1))
+            setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images_bchw: Tensor) -> tuple[Tensor, ...]:
+        """Return the features at strides 2, 4, 8, 16 and 32, channels last in memory.
+
+        Parameters
+        ----------
+        images_bchw
+            (B, 3, H, W) float, normalised; H and W multiples of 32.
+        """
+        # Channels last makes the decoder's row gathers free of copies.
+        x_bchw = images_bchw.contiguous(memory_format=torch.channels_last)
+        x_bchw = self.act1(self.bn1(self.conv1(x_bchw)))
+        features = [x_bchw]
+        x_bchw = self.maxpool(x_bchw)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x_bchw = stage(x_bchw)
+            features.append(x_bchw)
+        return tuple(features)
