@@ -52,14 +52,10 @@ class LinearQuadtree:
             below = pyramid.upper[level - 1] if level else pyramid.mask
             children = np.empty(4 * len(parents), top.dtype)
             composites = np.empty((np.count_nonzero(below == COMPOSITE) if level else 0, 2), np.int32)
-            split_cells(
-                parents, below, pyramid.origin[0] >> level, pyramid.origin[1] >> level, children, composites
-            )
+            split_cells(parents, below, pyramid.origin[0] >> level, pyramid.origin[1] >> level, children, composites)
             nodes.append(children)
             parents = composites
-        return cls(
-            np.concatenate(nodes), tuple(len(n) for n in reversed(nodes)), height, width, pyramid.origin
-        )
+        return cls(np.concatenate(nodes), tuple(len(n) for n in reversed(nodes)), height, width, pyramid.origin)
 
     @classmethod
     def from_mask(cls, mask: ArrayLike, levels: int = 6) -> LinearQuadtree:
@@ -112,9 +108,7 @@ class LinearQuadtree:
             leaf = values >= 0
             cells = self.positions(level)[leaf]
             parts.append(
-                np.column_stack((np.full(len(cells), level), cells[:, 1], cells[:, 0], values[leaf])).astype(
-                    np.int32
-                )
+                np.column_stack((np.full(len(cells), level), cells[:, 1], cells[:, 0], values[leaf])).astype(np.int32)
             )
         return np.concatenate(parts)
 
@@ -126,26 +120,25 @@ class LinearQuadtree:
         """
         y, x = np.asarray(y), np.asarray(x)
         top = self.levels - 1
-        rows, cols = self.grid
+        cols = self.grid[1]
         row, col = y >> (top - level), x >> (top - level)
         inside = self._inside(level, y, x)
         index = np.where(inside, row * cols + col, 0)
         values = np.where(inside, self.level(top)[index], OUTSIDE)
         for below in range(top - 1, level - 1, -1):
+            descend = values == COMPOSITE
+            if not descend.any():
+                break
             rank = np.cumsum(self.level(below + 1) == COMPOSITE) - 1
             child = 2 * (y >> (below - level) & 1) + (x >> (below - level) & 1)
-            descend = values == COMPOSITE
-            index = np.where(descend, 4 * rank[index] + child, 0)
-            if descend.any():
-                values = np.where(descend, self.level(below)[index], values)
+            index = np.where(descend, 4 * rank[np.where(descend, index, 0)] + child, 0)
+            values = np.where(descend, self.level(below)[index], values)
         return values.astype(self.nodes.dtype)
 
     def _inside(self, level: int, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.bool_]:
         size = 1 << level
         (y0, x0), (h, w) = self.origin, (self.height, self.width)
-        inside: NDArray[np.bool_] = (
-            (y >= y0 >> level) & (y * size < y0 + h) & (x >= x0 >> level) & (x * size < x0 + w)
-        )
+        inside: NDArray[np.bool_] = (y >= y0 >> level) & (y * size < y0 + h) & (x >= x0 >> level) & (x * size < x0 + w)
         return inside
 
     def to_mask(self) -> NDArray[Any]:
@@ -168,9 +161,7 @@ class LinearQuadtree:
             raise ValueError(f"level is {level}, expected 0..{self.levels - 1}")
         y0, x0, h, w = region if region is not None else (0, 0, self.height, self.width)
         if y0 < 0 or x0 < 0 or h < 1 or w < 1 or y0 + h > self.height or x0 + w > self.width:
-            raise ValueError(
-                f"region {(y0, x0, h, w)} leaves the image of {self.height} x {self.width} pixels"
-            )
+            raise ValueError(f"region {(y0, x0, h, w)} leaves the image of {self.height} x {self.width} pixels")
         size = 1 << level
         row0, col0 = (y0 + self.origin[0]) // size, (x0 + self.origin[1]) // size
         rows = -(-(y0 + self.origin[0] + h) // size) - row0

@@ -141,9 +141,7 @@ def encode_tree(tree: LinearQuadtree) -> bytes:
         symbols = np.empty(4 * multi, symbol_dtype if level else pair_dtype)
         single = len(parents) - multi
         packed = np.zeros(single if level else (single + 1) // 2, np.uint8)
-        pack.pack_children(
-            tree.level(level), parents, pairs[level], index_of, table, level == 0, symbols, packed
-        )
+        pack.pack_children(tree.level(level), parents, pairs[level], index_of, table, level == 0, symbols, packed)
         raws.append(symbols.tobytes() + packed.tobytes())
     header = _FIXED.pack(
         MAGIC, FORMAT_VERSION, PROFILES["fast"], tree.levels, 8 * tree.mask_dtype.itemsize,
@@ -173,14 +171,10 @@ def read_header(record: bytes) -> Header:
     CorruptRecordError : the bytes are no header, or contradict their checksum.
     """
     if len(record) < _FIXED.size:
-        raise CorruptRecordError(
-            f"record holds {len(record)} bytes, expected a header of {_FIXED.size} at least"
-        )
+        raise CorruptRecordError(f"record holds {len(record)} bytes, expected a header of {_FIXED.size} at least")
     magic, version, profile, levels, bits, height, width, num_labels, num_pairs = _FIXED.unpack_from(record)
     if magic != MAGIC:
-        raise CorruptRecordError(
-            f"record starts with {magic!r}, expected {MAGIC!r}. It is not a quadcodec record"
-        )
+        raise CorruptRecordError(f"record starts with {magic!r}, expected {MAGIC!r}. It is not a quadcodec record")
     if version != FORMAT_VERSION:
         raise UnsupportedVersionError(
             f"record has format version {version}, this software reads {FORMAT_VERSION}. Update quadcodec"
@@ -196,7 +190,7 @@ def read_header(record: bytes) -> Header:
     canvas = (-(-height // size) * size) * (-(-width // size) * size)
     pair_bound = num_labels * (num_labels - 1) // 2
     if (
-        profile not in PROFILES.values() or bits not in (8, 16) or not 1 <= min(height, width)
+        profile not in PROFILES.values() or bits not in (8, 16) or not min(height, width) >= 1
         or max(height, width) > MAX_SIDE or canvas > MAX_PIXELS
         or not 1 <= num_labels <= 1 << bits or num_pairs > min(pair_bound, canvas)
     ):  # fmt: skip
@@ -263,9 +257,7 @@ def decode_tree(record: bytes, *, level: int = 0) -> LinearQuadtree:
         single = len(parents) - multi
         num_packed = single if at else (single + 1) // 2
         dtype = symbol_dtype if at else pixel_dtype
-        raw = _read_section(
-            record, header.sections[at], f"level {at}", num_symbols * dtype.itemsize + num_packed
-        )
+        raw = _read_section(record, header.sections[at], f"level {at}", num_symbols * dtype.itemsize + num_packed)
         symbols = np.frombuffer(raw, dtype, num_symbols)
         packed = np.frombuffer(raw, np.uint8, num_packed, num_symbols * dtype.itemsize)
         nodes = np.empty(rows * cols if top else 4 * len(parents), labels.dtype)
@@ -311,9 +303,7 @@ def _read_tables(record: bytes, header: Header) -> tuple[NDArray[Any], NDArray[A
     """Return the class ids as node values and the (num_pairs, 2) label indices of each pair."""
     pair_dtype = _smallest(header.num_labels - 1)
     split = header.num_labels * header.mask_dtype.itemsize
-    raw = _read_section(
-        record, header.tables, "class tables", split + 2 * header.num_pairs * pair_dtype.itemsize
-    )
+    raw = _read_section(record, header.tables, "class tables", split + 2 * header.num_pairs * pair_dtype.itemsize)
     labels = np.frombuffer(raw, header.mask_dtype.newbyteorder("<"), header.num_labels)
     pairs = np.frombuffer(raw, pair_dtype, 2 * header.num_pairs, split).reshape(-1, 2)
     if (pairs[:, 0] >= pairs[:, 1]).any() or (pairs >= header.num_labels).any():

@@ -1,0 +1,363 @@
+"""Conversion: a folder of masks -> a store, one shard a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ManifestError, MaskError, StoreError
+from .manifest import Manifest, Source, detect_manifest, find_masks, load_manifest
+from .masks import image_size, mask_form, mask_size, read_mask
+from .record import encode
+from .store import (
+    EMPTY,
+    ClassInfo,
+    Columns,
+    StoreInfo,
+    choose_shard_size,
+    create,
+    finish,
+    open_store,
+    partial_path,
+    read_shard_index,
+    remove_store,
+    shard_path,
+    stored_plan,
+    write_shard,
+)
+
+__all__ = ["Plan", "Problem", "Report", "convert", "plan_conversion"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Name a file that was left out, and why."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Describe a conversion before it starts: every image, its size, and the store's description."""
+
+    root: Path
+    info: StoreInfo
+    columns: Columns
+    sizes: NDArray[np.uint32]
+    dtype: np.dtype[Any]
+    colors: dict[tuple[int, int, int], int] | None
+    skipped: tuple[Problem, ...] = ()
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width that hold every image."""
+        return int(self.sizes[:, 0].max()), int(self.sizes[:, 1].max())
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards, each of them one task."""
+        return -(-len(self.columns) // self.info.shard_size)
+
+    @property
+    def without_photo(self) -> int:
+        """Number of masks that have no photo."""
+        return sum(not image for image in self.columns.image)
+
+    def without(self, problems: Sequence[Problem]) -> Plan:
+        """Leave out the masks that ``problems`` name."""
+        bad = {problem.path for problem in problems}
+        keep = [i for i, source in enumerate(self.columns.source) if source not in bad]
+        if not keep:
+            raise ManifestError(f"{self.root}: no mask can be read, the first because: {problems[0].message}")
+        columns = Columns(*(tuple(values[i] for i in keep) for values in vars(self.columns).values()))
+        info = replace(self.info, shard_size=choose_shard_size(len(keep)), splits=tuple(dict.fromkeys(columns.split)))
+        return replace(self, columns=columns, info=info, sizes=self.sizes[keep], skipped=(*self.skipped, *problems))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Say what a conversion did."""
+
+    path: str
+    dataset: str
+    splits: dict[str, int]
+    """Number of images by split."""
+    pixels: int
+    stored_bytes: int
+    source_bytes: int
+    without_photo: int
+    skipped: tuple[Problem, ...]
+
+
+def plan_conversion(
+    root: str | Path,
+    *,
+    layout: str = "auto",
+    splits: Sequence[str] | None = None,
+    void: Sequence[int] | None = None,
+    levels: int = 6,
+    skip_bad: bool = False,
+) -> Plan:
+    """Find a data set's masks and photos and read their sizes; nothing is written.
+
+    Parameters
+    ----------
+    root : the data set's folder.
+    layout : the name of a manifest, or 'auto' to recognise it.
+    splits : those to take; by default all that have masks.
+    void : ids that are unlabelled, where the manifest knows none.
+    levels : 2 .. 10 quadtree levels.
+    skip_bad : leave out masks that cannot be read instead of raising.
+
+    Raises
+    ------
+    ManifestError : no masks, an unknown split, photos without masks, or a photo of another size than its mask.
+    MaskError : a mask cannot be read.
+    """
+    root = Path(root)
+    manifest = detect_manifest(root) if layout == "auto" else load_manifest(layout)
+    data = find_masks(root, manifest, splits)
+    if data.unmatched_photos:
+        raise ManifestError(
+            f"{root / data.unmatched_photos[0]}: this photo has no mask ({len(data.unmatched_photos)} such photos). "
+            "Add their masks, move the photos away, or choose other splits with --split"
+        )
+    sizes, bits, forms, kept, problems = [], 8, [], [], []
+    for source in data.sources:
+        try:
+            height, width, mask_bits = _check_source(root, source)
+            forms.append(mask_form(root / source.mask))
+        except MaskError as error:
+            if not skip_bad:
+                raise
+            problems.append(Problem(source.mask, str(error)))
+            continue
+        sizes.append((height, width))
+        bits = max(bits, mask_bits)
+        kept.append(source)
+    if not kept:
+        raise ManifestError(f"{root}: no mask can be read, the first because: {problems[0].message}")
+    columns = Columns(
+        tuple(s.name for s in kept), tuple(s.split for s in kept), tuple(s.mask for s in kept),
+        tuple(s.image for s in kept), tuple(forms),
+    )  # fmt: skip
+    info = StoreInfo(
+        dataset=manifest.name,
+        splits=tuple(dict.fromkeys(columns.split)),
+        classes=_classes(manifest),
+        train_classes=manifest.train_classes,
+        void=tuple(sorted({*manifest.void, *(void or ())})),
+        image_root=str(root.resolve()),
+        levels=levels,
+        shard_size=choose_shard_size(len(kept)),
+    )
+    dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+    return Plan(root, info, columns, np.array(sizes, np.uint32), dtype, manifest.mask_colors, tuple(problems))
+
+
+def _classes(manifest: Manifest) -> tuple[ClassInfo, ...]:
+    return tuple(
+        ClassInfo(i, manifest.labels.get(i, str(i)), manifest.colors.get(i), manifest.train_ids.get(i))
+        for i in sorted({*manifest.labels, *manifest.train_ids, *manifest.colors})
+    )
+
+
+def _check_source(root: Path, source: Source) -> tuple[int, int, int]:
+    """Return height, width and bits of a mask; raise ManifestError if its photo has another size."""
+    height, width, bits = mask_size(root / source.mask)
+    if source.image:
+        photo = image_size(root / source.image)
+        if photo != (height, width):
+            raise ManifestError(
+                f"{root / source.image}: photo of {photo[0]} x {photo[1]} pixels (height x width), but its mask "
+                f"{source.mask} has {height} x {width}. Mend the pair or move it away"
+            )
+    return height, width, bits
+
+
+@dataclass(frozen=True)
+class _ShardTask:
+    """Carry what a worker needs to make one shard."""
+
+    root: Path
+    target: Path
+    shard: int
+    sources: tuple[str, ...]
+    sizes: NDArray[np.uint32]
+    info: StoreInfo
+    colors: dict[tuple[int, int, int], int] | None
+    skip_bad: bool
+
+
+def _convert_shard(task: _ShardTask) -> tuple[int, tuple[Problem, ...]]:
+    """Read, encode and write the masks of one shard; with problems nothing is written."""
+    records, problems = [], []
+    for source, (height, width) in zip(task.sources, task.sizes, strict=True):
+        try:
+            mask = read_mask(task.root / source, colors=task.colors)
+            if mask.shape != (height, width):
+                raise MaskError(
+                    f"{task.root / source}: found {mask.shape[0]} x {mask.shape[1]} pixels, its header said "
+                    f"{height} x {width}. The file changed: convert again"
+                )
+        except MaskError as error:
+            if not task.skip_bad:
+                raise
+            problems.append(Problem(source, str(error)))
+            continue
+        records.append(encode(mask, levels=task.info.levels, profile=task.info.profile))
+    if not problems:
+        write_shard(task.target, task.shard, records, task.info.shard_size)
+    return len(task.sources), tuple(problems)
+
+
+def convert(
+    plan: Plan,
+    target: str | Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    skip_bad: bool = False,
+    executor: Executor | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Report:
+    """Carry out a plan.
+
+    The store grows in ``TARGET.partial`` and gets its name when it is complete, so that no reader ever
+    meets half a store. What is finished when an error or a kill ends the run is taken up by ``resume``.
+
+    Parameters
+    ----------
+    overwrite : replace a label store at ``target`` (when the new one is complete), and begin anew.
+    resume : keep the shards of an earlier, unfinished run of the same plan.
+    skip_bad : leave out masks that cannot be read instead of raising.
+    executor : runs one task a shard; without one all run here.
+    progress : called with the number of images done since the last call.
+
+    Raises
+    ------
+    StoreError : the target exists, the disk refuses, or an unfinished run had another plan.
+    MaskError : a mask cannot be read.
+    """
+    target = Path(target)
+    partial = partial_path(target)
+    _check_target(target, partial, overwrite, resume)
+    if resume and target.exists():
+        _check_same_plan(plan, target)
+        return _report(plan, target)
+    if partial.exists() and not resume:
+        remove_store(partial)
+    if partial.exists():
+        _check_same_plan(plan, partial)
+        for leftover in partial.rglob(".*.partial"):
+            leftover.unlink()
+    else:
+        create(partial, plan.info, plan.columns, plan.canvas, plan.dtype)
+    try:
+        problems = _run(plan, partial, skip_bad, executor, progress)
+    except BaseException:
+        if not any((partial / "labels" / "c").glob("*/0/0")):
+            remove_store(partial)
+        raise
+    if problems:  # the images after a gap move up, so every shard is made again
+        remove_store(partial)
+        progress(-len(plan.columns))
+        return convert(
+            plan.without(problems), target, overwrite=overwrite, skip_bad=True, executor=executor, progress=progress
+        )
+    finish(partial, target, plan.sizes, overwrite=overwrite)
+    return _report(plan, target)
+
+
+def _check_target(target: Path, partial: Path, overwrite: bool, resume: bool) -> None:
+    if target.exists() and overwrite:
+        if not target.is_dir() or not (target / "zarr.json").exists():
+            raise StoreError(f"{target}: is no store, so it is not overwritten. Move it away or choose another name")
+    elif target.exists() and not resume:
+        raise StoreError(f"{target}: exists already. Choose another name, or replace it with --overwrite")
+    if partial.exists() and not (overwrite or resume):
+        raise StoreError(
+            f"{partial}: an earlier conversion did not finish. Continue it with --resume, or begin anew with --overwrite"
+        )
+
+
+def _check_same_plan(plan: Plan, path: Path) -> None:
+    """Refuse to mix two runs: description and list of images must be those of the store at ``path``."""
+    info, columns = stored_plan(path)
+    for name in vars(info):
+        if getattr(info, name) != getattr(plan.info, name):
+            raise StoreError(
+                f"{path}: was begun with {name} {getattr(info, name)!r}, now it is {getattr(plan.info, name)!r}. "
+                "Use the same options, or begin anew with --overwrite"
+            )
+    if columns != plan.columns:
+        raise StoreError(
+            f"{path}: was begun with another list of images ({len(columns)} then, {len(plan.columns)} now). "
+            "Restore the source folder, or begin anew with --overwrite"
+        )
+
+
+def _run(
+    plan: Plan, partial: Path, skip_bad: bool, executor: Executor | None, progress: Callable[[int], object]
+) -> list[Problem]:
+    tasks = []
+    size = plan.info.shard_size
+    for shard in range(plan.num_shards):
+        part = slice(shard * size, (shard + 1) * size)
+        sources = plan.columns.source[part]
+        if _is_written(partial, shard, size, len(sources)):
+            progress(len(sources))
+            continue
+        tasks.append(_ShardTask(plan.root, partial, shard, sources, plan.sizes[part], plan.info, plan.colors, skip_bad))
+    problems: list[Problem] = []
+    if executor is None:
+        for task in tasks:
+            done, found = _convert_shard(task)
+            problems.extend(found)
+            progress(done)
+        return problems
+    futures: list[Future[tuple[int, tuple[Problem, ...]]]] = [executor.submit(_convert_shard, task) for task in tasks]
+    try:
+        for future in as_completed(futures):
+            done, found = future.result()
+            problems.extend(found)
+            progress(done)
+    finally:
+        for future in futures:
+            future.cancel()
+    return sorted(problems, key=lambda p: p.path)
+
+
+def _is_written(partial: Path, shard: int, shard_size: int, images: int) -> bool:
+    """Whether an earlier run wrote a shard whole; writes are atomic, so its index tells."""
+    try:
+        index = read_shard_index(shard_path(partial, shard), shard_size)
+    except StoreError:
+        return False
+    return bool((index[:images, 0] != EMPTY).all())
+
+
+def _report(plan: Plan, target: Path) -> Report:
+    store = open_store(target)
+    return Report(
+        path=str(target),
+        dataset=plan.info.dataset,
+        splits={split: len(store.indices(split)) for split in plan.info.splits},
+        pixels=int(plan.sizes.astype(np.int64).prod(axis=1).sum()),
+        stored_bytes=sum(store.stored_bytes(i) for i in range(len(store))),
+        source_bytes=sum((plan.root / source).stat().st_size for source in plan.columns.source),
+        without_photo=plan.without_photo,
+        skipped=plan.skipped,
+    )
+
+
+def warm_kernels(plan: Plan) -> None:
+    """Compile the encoder for this plan and leave it in numba's cache, so that workers load it."""
+    encode(np.zeros((2, 2), plan.dtype), levels=plan.info.levels)

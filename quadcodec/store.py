@@ -1,0 +1,479 @@
+"""Stores: a zarr v3 group of records, written shard by shard and read record by record (docs/format.md, section 5)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import FormatError, MaskError, StoreError, UnsupportedVersionError
+from .pyramid import TPyramid, check_mask
+from .quadtree import LinearQuadtree
+from .record import FORMAT_VERSION, PROFILES, decode, decode_tree, encode
+from .zarr_codec import QuadtreeCodec
+
+__all__ = ["ClassInfo", "Columns", "LabelStore", "StoreInfo", "open_store", "write"]
+
+EMPTY = 2**64 - 1
+"""Offset and length of a chunk that zarr left out because it equals the fill value."""
+
+_ENTRY = 16
+_CRC = 4
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """Name one raw id: what pixels hold, what people read, what pictures show, what a network learns."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int] | None = None
+    train_id: int | None = None
+    """Training class in 0..k-1, or None where the id is ignored in training."""
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """Describe a store: its root attributes (docs/format.md, section 5)."""
+
+    dataset: str
+    splits: tuple[str, ...]
+    classes: tuple[ClassInfo, ...] = ()
+    train_classes: tuple[str, ...] = ()
+    """Names of the training classes, by train id; empty where the raw ids are the classes."""
+    void: tuple[int, ...] = ()
+    image_root: str = ""
+    levels: int = 6
+    profile: str = "fast"
+    shard_size: int = 64
+    format_version: int = FORMAT_VERSION
+    software: str = "quadcodec"
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Return the attributes as JSON holds them."""
+        attributes: dict[str, Any] = asdict(self)
+        return attributes
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> StoreInfo:
+        """Read the attributes of the store ``where``; raise StoreError or UnsupportedVersionError."""
+        values = {k: v for k, v in attributes.items() if k != "complete"}
+        version = values.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise UnsupportedVersionError(
+                f"{where}: format version {version}, this software reads up to {FORMAT_VERSION}. Update quadcodec"
+            )
+        try:
+            for key in ("splits", "train_classes", "void"):
+                values[key] = tuple(values[key])
+            values["classes"] = tuple(
+                ClassInfo(**{**c, "color": tuple(c["color"]) if c["color"] else None}) for c in values["classes"]
+            )
+            info = cls(**values)
+        except (KeyError, TypeError) as error:
+            raise StoreError(
+                f"{where}: its attributes are not those of a label store ({error}). Convert again"
+            ) from error
+        if info.profile not in PROFILES:
+            raise StoreError(f"{where}: profile {info.profile!r}, expected one of {sorted(PROFILES)}. Update quadcodec")
+        return info
+
+
+@dataclass(frozen=True)
+class Columns:
+    """List the images of a store, one entry an image, in index order."""
+
+    name: tuple[str, ...]
+    split: tuple[str, ...]
+    source: tuple[str, ...]
+    """Path of the mask file, relative to the source folder."""
+    image: tuple[str, ...]
+    """Path of the photo, relative to the image root; empty where there is none."""
+    form: tuple[str, ...]
+    """How the mask file held its ids (`quadcodec.masks.mask_form`), so that an export can restore it."""
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+COLUMNS = ("name", "split", "source", "image", "form")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelStore:
+    """Read the records of a complete store. Made by `open_store`; safe to pickle and to fork."""
+
+    path: Path
+    info: StoreInfo
+    columns: Columns
+    sizes: NDArray[np.uint32]
+    """(N, 2): height and width of each image."""
+    fill_value: int
+    _indexes: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        """Return the exact (H, W) mask of an image, uint8 or uint16."""
+        with _Naming(self, index):
+            return decode(self.record(index))
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each image."""
+        return self.columns.name
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Split of each image."""
+        return self.columns.split
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """The raw ids that have a name."""
+        return self.info.classes
+
+    def indices(self, split: str | None = None) -> NDArray[np.int64]:
+        """Return the indices of a split's images (of all without one); raise StoreError if it does not exist."""
+        if split is None:
+            return np.arange(len(self))
+        if split not in self.info.splits:
+            raise StoreError(f"{self.path}: split {split!r} does not exist, expected one of {list(self.info.splits)}")
+        return np.flatnonzero(np.array(self.splits) == split)
+
+    def record(self, index: int) -> bytes:
+        """Return the bytes of one record: one range read, after one of its shard's index.
+
+        Raises
+        ------
+        IndexError : no such image.
+        StoreError : the shard is missing or its index is damaged.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path}: image {index} is outside 0..{len(self) - 1}")
+        shard, slot = divmod(index, self.info.shard_size)
+        offset, nbytes = (int(v) for v in self.shard_index(shard)[slot])
+        if offset == EMPTY:
+            height, width = (int(v) for v in self.sizes[index])
+            dtype = np.uint8 if self.fill_value < 256 else np.uint16
+            return encode(np.full((height, width), self.fill_value, dtype), levels=self.info.levels)
+        return _read(shard_path(self.path, shard), offset, nbytes)
+
+    def quadtree(self, index: int) -> LinearQuadtree:
+        """Return the tree of an image; no raster is made."""
+        with _Naming(self, index):
+            return decode_tree(self.record(index))
+
+    def pyramid(self, index: int) -> TPyramid:
+        """Return all levels of an image, dense."""
+        return self.quadtree(index).to_pyramid()
+
+    def stored_bytes(self, index: int) -> int:
+        """Return the length of one record."""
+        shard, slot = divmod(index, self.info.shard_size)
+        nbytes = int(self.shard_index(shard)[slot, 1])
+        return 0 if nbytes == EMPTY else nbytes
+
+    def shard_index(self, shard: int) -> NDArray[np.uint64]:
+        """Return the (shard_size, 2) offsets and lengths of a shard's records."""
+        if shard not in self._indexes:
+            self._indexes[shard] = read_shard_index(shard_path(self.path, shard), self.info.shard_size)
+        return self._indexes[shard]
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """Put store, record and name in front of an error about a record."""
+
+    store: LabelStore
+    index: int
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, FormatError | MaskError):
+            name = self.store.names[self.index]
+            raise type(error)(
+                f"{self.store.path}: record {self.index} {name!r}: {error}. Run 'quadcodec validate --deep'"
+            ) from error
+
+
+def shard_path(path: Path, shard: int) -> Path:
+    """Return where a shard lies."""
+    return path / "labels" / "c" / str(shard) / "0" / "0"
+
+
+def choose_shard_size(num_images: int) -> int:
+    """Return how many images one shard holds: few objects, yet shards of megabytes."""
+    return 64 if num_images < 10_000 else 256 if num_images < 250_000 else 1024
+
+
+def pack_shard(records: Sequence[bytes], shard_size: int) -> bytes:
+    """Return a shard as zarr's ``sharding_indexed`` writes it: the records, then their index and its crc32c."""
+    index = np.full((shard_size, 2), EMPTY, "<u8")
+    offset = 0
+    for slot, record in enumerate(records):
+        index[slot] = offset, len(record)
+        offset += len(record)
+    tail = index.tobytes()
+    return b"".join(records) + tail + google_crc32c.value(tail).to_bytes(4, "little")
+
+
+def read_shard_index(path: Path, shard_size: int) -> NDArray[np.uint64]:
+    """Return the (shard_size, 2) index of a shard; raise StoreError if it is missing or damaged."""
+    length = shard_size * _ENTRY + _CRC
+    try:
+        size = path.stat().st_size
+        tail = _read(path, size - length, length) if size >= length else b""
+    except OSError as error:
+        raise StoreError(f"{path}: the shard cannot be read ({error.strerror}). Run 'quadcodec validate'") from error
+    if not tail or google_crc32c.value(tail[:-_CRC]) != int.from_bytes(tail[-_CRC:], "little"):
+        raise StoreError(f"{path}: the shard's index is damaged. Run 'quadcodec validate' and convert again")
+    index = np.frombuffer(tail[:-_CRC], "<u8").reshape(shard_size, 2)
+    used = index[index[:, 0] != EMPTY].astype(object)  # Python integers: sums cannot wrap around
+    if any(offset + nbytes > size - length for offset, nbytes in used):
+        raise StoreError(f"{path}: the shard's index points beyond its end. Run 'quadcodec validate' and convert again")
+    return index
+
+
+def _read(path: Path, offset: int, nbytes: int) -> bytes:
+    """Read a range with pread, on a descriptor of its own: nothing is shared with a forked process."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, nbytes, offset)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: temporary name, fsync, rename; raise StoreError if the disk refuses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror}). Free space or fix permissions, then convert with --resume"
+        ) from error
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a store is built until it is complete."""
+    return path.with_name(path.name + ".partial")
+
+
+def create(path: Path, info: StoreInfo, columns: Columns, canvas: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    """Create a store without records: metadata and the list of images, not yet complete.
+
+    Parameters
+    ----------
+    path : a folder that does not exist.
+    canvas : height and width that hold every image.
+    dtype : uint8 or uint16.
+    """
+    try:
+        group = zarr.create_group(str(path), attributes={"quadcodec": {**info.to_attributes(), "complete": False}})
+        group.create_array(
+            "labels",
+            shape=(len(columns), *canvas),
+            dtype=dtype,
+            chunks=(1, *canvas),
+            shards=(info.shard_size, *canvas),
+            serializer=QuadtreeCodec(levels=info.levels, profile=info.profile),
+            filters=None,
+            compressors=None,
+            fill_value=min(info.void, default=0),
+            dimension_names=("image", "y", "x"),
+        )
+        index = group.create_group("index")
+        for column in COLUMNS:
+            _write_column(index, column, np.array(getattr(columns, column), dtype=np.dtypes.StringDType()))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+
+
+def _write_column(index: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    chunks = (max(1, min(len(values), 65536)), *values.shape[1:])
+    dtype: Any = str if isinstance(values.dtype, np.dtypes.StringDType) else values.dtype
+    dims = ("image", "side")[: values.ndim]
+    array = index.create_array(
+        name, shape=values.shape, dtype=dtype, chunks=chunks, dimension_names=dims, overwrite=True
+    )
+    array[...] = values
+
+
+def write_shard(path: Path, shard: int, records: Sequence[bytes], shard_size: int) -> None:
+    """Write one shard of a store: one object, one atomic put."""
+    write_atomic(shard_path(path, shard), pack_shard(records, shard_size))
+
+
+def finish(path: Path, target: Path, sizes: NDArray[np.uint32], *, overwrite: bool = False) -> None:
+    """Write the sizes, mark the store complete and move it to its name, in place of an older store if told to.
+
+    Raises
+    ------
+    StoreError : a shard is missing, something else lies at ``target``, or the disk refuses.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r+")
+        attributes: dict[str, Any] = dict(cast("Mapping[str, Any]", group.attrs["quadcodec"]))
+        shard_size = int(attributes["shard_size"])
+        missing = [s for s in range(-(-len(sizes) // shard_size)) if not shard_path(path, s).exists()]
+        if missing:
+            raise StoreError(f"{path}: shards {missing} are missing. Convert again with --resume")
+        _write_column(cast("zarr.Group", group["index"]), "size", sizes)
+        group.attrs["quadcodec"] = {**attributes, "complete": True}
+        if overwrite and target.exists():
+            remove_store(target)
+        path.rename(target)
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+
+
+def remove_store(path: Path) -> None:
+    """Delete a store, complete or not; refuse any other folder.
+
+    Raises
+    ------
+    StoreError : the path is not a label store.
+    """
+    if not path.is_dir() or "quadcodec" not in _attributes(path):
+        raise StoreError(f"{path}: is not a label store, so it is not overwritten. Move it away or choose another name")
+    shutil.rmtree(path)
+
+
+def _attributes(path: Path) -> Mapping[str, Any]:
+    try:
+        return dict(zarr.open_group(str(path), mode="r").attrs)
+    except Exception as error:  # zarr raises many kinds here, and none of them says more than this
+        raise StoreError(
+            f"{path}: found no zarr v3 group ({type(error).__name__}), expected a store that 'quadcodec convert' wrote"
+        ) from error
+
+
+def open_store(path: str | Path) -> LabelStore:
+    """Open a complete store for reading.
+
+    Raises
+    ------
+    StoreError : no such store, not a label store, or not complete.
+    UnsupportedVersionError : a newer format version.
+    """
+    path = Path(path)
+    if not path.exists():
+        hint = "expected a store that 'quadcodec convert' wrote"
+        if partial_path(path).exists():
+            hint = "but an unfinished conversion. Run 'quadcodec convert' again with --resume"
+        raise StoreError(f"{path}: found nothing here, {hint}")
+    attributes = _attributes(path).get("quadcodec")
+    if not isinstance(attributes, Mapping):
+        raise StoreError(f"{path}: is a zarr group, but not a label store. Convert masks with 'quadcodec convert'")
+    if attributes.get("complete") is not True:
+        raise StoreError(f"{path}: is not complete. Run 'quadcodec convert' again with --resume")
+    info, columns = stored_plan(path)
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        labels: Any = group["labels"]
+        sizes = np.asarray(_column(group, "size"), np.uint32)
+        if not len(columns) == len(sizes) == labels.shape[0]:
+            raise ValueError(f"{labels.shape[0]} labels, {len(columns)} names, {len(sizes)} sizes")
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise StoreError(f"{path}: the index does not fit the labels ({error}). Run 'quadcodec validate'") from error
+    return LabelStore(path, info, columns, sizes, int(labels.fill_value))
+
+
+def stored_plan(path: Path) -> tuple[StoreInfo, Columns]:
+    """Return the description and the list of images of a store, complete or not.
+
+    Raises
+    ------
+    StoreError : they cannot be read, or are not those of a label store.
+    """
+    info = StoreInfo.from_attributes(cast("Mapping[str, Any]", _attributes(path).get("quadcodec", {})), str(path))
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        return info, Columns(**{c: tuple(str(v) for v in _column(group, c)) for c in COLUMNS})
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise StoreError(f"{path}: the index cannot be read ({error}). Run 'quadcodec validate'") from error
+
+
+def _column(group: zarr.Group, name: str) -> Any:
+    array: Any = group["index"][name]  # type: ignore[index]
+    return array[...]
+
+
+def write(
+    path: str | Path,
+    masks: Sequence[ArrayLike],
+    *,
+    names: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    classes: Sequence[ClassInfo] = (),
+    void: Sequence[int] = (),
+    images: Sequence[str] | None = None,
+    image_root: str = "",
+    dataset: str = "arrays",
+    levels: int = 6,
+) -> LabelStore:
+    """Write masks that are in memory as a store, and open it.
+
+    Parameters
+    ----------
+    path : the store to make; nothing may exist there.
+    masks : N arrays (H, W), uint8 or uint16, of any sizes.
+    names, splits : one an image; by default '000000', .. and 'all'.
+    classes, void : what the ids mean, and which of them are unlabelled.
+    images, image_root : photo of each mask ('' for none), relative to the root.
+    levels : 2 .. 10 quadtree levels.
+
+    Raises
+    ------
+    StoreError : the target exists, or the disk refuses.
+    MaskError : a mask is no such array.
+    """
+    path = Path(path)
+    if path.exists() or partial_path(path).exists():
+        raise StoreError(f"{path}: exists already. Choose another name or delete it")
+    arrays = [check_mask(mask) for mask in masks]
+    if not arrays:
+        raise StoreError(f"{path}: no masks to write, expected one at least")
+    count = len(arrays)
+    names = tuple(names) if names is not None else tuple(f"{i:06d}" for i in range(count))
+    splits = tuple(splits) if splits is not None else ("all",) * count
+    images = tuple(images) if images is not None else ("",) * count
+    if not len(names) == len(splits) == len(images) == count:
+        raise StoreError(
+            f"{path}: {count} masks, {len(names)} names, {len(splits)} splits, {len(images)} images; expected one an image"
+        )
+    info = StoreInfo(
+        dataset=dataset, splits=tuple(dict.fromkeys(splits)), classes=tuple(classes), void=tuple(void),
+        image_root=image_root, levels=levels, shard_size=choose_shard_size(count),
+    )  # fmt: skip
+    sizes = np.array([a.shape for a in arrays], np.uint32)
+    dtype = max((a.dtype for a in arrays), key=lambda d: d.itemsize)
+    columns = Columns(names, splits, names, images, tuple("npy" for _ in arrays))
+    partial = partial_path(path)
+    create(partial, info, columns, (int(sizes[:, 0].max()), int(sizes[:, 1].max())), dtype)
+    for shard in range(-(-count // info.shard_size)):
+        part = arrays[shard * info.shard_size : (shard + 1) * info.shard_size]
+        write_shard(partial, shard, [encode(a, levels=levels) for a in part], info.shard_size)
+    finish(partial, path, sizes)
+    return open_store(path)

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quadcodec import LinearQuadtree, TPyramid, decode, decode_tree, encode, encode_tree
+from quadcodec.errors import CorruptRecordError, MaskError, UnsupportedVersionError
+from quadcodec.record import read_header
+
+from . import oracle
+from .strategies import levels, masks
+
+
+@settings(deadline=None)
+@given(masks(), levels)
+def test_record_gives_the_mask_back(mask, count):
+    record = encode(mask, levels=count)
+    out = decode(record)
+    np.testing.assert_array_equal(out, mask)
+    assert out.dtype == mask.dtype
+    assert read_header(record).nbytes == len(record)
+    tree = LinearQuadtree.from_mask(mask, count)
+    np.testing.assert_array_equal(decode_tree(record).nodes, tree.nodes)
+    assert decode_tree(record).counts == tree.counts
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks(24), levels)
+def test_the_oracle_written_from_the_format_page_reads_it(mask, count):
+    nodes, pixels = oracle.decode(encode(mask, levels=count))
+    assert pixels == mask.tolist()
+    tree = LinearQuadtree.from_mask(mask, count)
+    assert {level: tree.level(level).tolist() for level in range(count)} == nodes
+
+
+@settings(deadline=None)
+@given(masks(), levels, st.data())
+def test_a_level_needs_only_its_prefix(mask, count, data):
+    record = encode(mask, levels=count)
+    level = data.draw(st.integers(0, count - 1))
+    section = read_header(record).sections[level]
+    prefix = record[: section.offset + section.nbytes]
+    expected = TPyramid.from_mask(mask, count).level(level) if level else mask
+    out = decode(prefix, level=level)
+    np.testing.assert_array_equal(out, expected)
+    assert out.dtype == expected.dtype
+    if section.nbytes:
+        with pytest.raises(CorruptRecordError, match=f"level {level}: record ends"):
+            decode(prefix[:-1], level=level)
+
+
+def test_a_region_of_a_record():
+    mask = np.kron(np.arange(12).reshape(3, 4), np.ones((20, 20), int)).astype(np.uint8)
+    record = encode(mask)
+    np.testing.assert_array_equal(decode(record, region=(13, 5, 31, 60)), mask[13:44, 5:65])
+
+
+def test_ids_of_sixteen_bits_and_many_pairs():
+    rng = np.random.default_rng(0)
+    mask = np.kron(rng.permutation(65536).reshape(256, 256), np.ones((2, 3), int)).astype(np.uint16)
+    header = read_header(encode(mask))
+    assert header.num_labels == 65536
+    assert header.symbol_dtype.itemsize == 4
+    np.testing.assert_array_equal(decode(encode(mask)), mask)
+
+
+def test_noise_expands_little():
+    mask = np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8, endpoint=False)
+    assert len(encode(mask)) <= 1.02 * mask.size + 1024
+
+
+def test_what_a_record_does_not_hold_is_refused():
+    mask = np.zeros((3, 3), np.uint8)
+    with pytest.raises(MaskError, match="a record needs"):
+        encode_tree(LinearQuadtree.from_mask(mask).flip_horizontal())
+    with pytest.raises(ValueError, match="profile is 'tiny', expected one of"):
+        encode(mask, profile="tiny")
+    with pytest.raises(ValueError, match=r"level is 6, expected 0\.\.5"):
+        decode(encode(mask), level=6)
+
+
+def test_a_newer_version_is_refused_by_name():
+    record = bytearray(encode(np.zeros((3, 3), np.uint8)))
+    record[4] = 9
+    with pytest.raises(UnsupportedVersionError, match=r"version 9, this software reads 0\. Update quadcodec"):
+        decode(bytes(record))
+
+
+def test_what_is_no_record_is_refused():
+    with pytest.raises(CorruptRecordError, match="not a quadcodec record"):
+        decode(b"\x89PNG" + bytes(100))
