@@ -40,7 +40,6 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy -p quadcodec_cli
 	$(BIN)/lint-imports
 	$(MAKE) test bounds
 

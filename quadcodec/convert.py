@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, as_completed
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,8 +154,9 @@ def plan_conversion(
         dataset=manifest.name,
         splits=tuple(dict.fromkeys(columns.split)),
         classes=_classes(manifest),
-        train_classes=manifest.train_classes,
+        train_classes=manifest.class_names,
         void=tuple(sorted({*manifest.void, *(void or ())})),
+        color_masks=manifest.color_masks,
         image_root=str(root.resolve()),
         levels=levels,
         shard_size=choose_shard_size(len(kept)),
@@ -164,8 +167,8 @@ def plan_conversion(
 
 def _classes(manifest: Manifest) -> tuple[ClassInfo, ...]:
     return tuple(
-        ClassInfo(i, manifest.labels.get(i, str(i)), manifest.colors.get(i), manifest.train_ids.get(i))
-        for i in sorted({*manifest.labels, *manifest.train_ids, *manifest.colors})
+        ClassInfo(i, manifest.labels.get(i, str(i)), manifest.colors.get(i), manifest.class_ids.get(i))
+        for i in sorted({*manifest.labels, *manifest.colors})
     )
 
 
@@ -284,7 +287,8 @@ def _check_target(target: Path, partial: Path, overwrite: bool, resume: bool) ->
         raise StoreError(f"{target}: exists already. Choose another name, or replace it with --overwrite")
     if partial.exists() and not (overwrite or resume):
         raise StoreError(
-            f"{partial}: an earlier conversion did not finish. Continue it with --resume, or begin anew with --overwrite"
+            f"{partial}: an earlier conversion did not finish. Continue it with --resume, "
+            "or begin anew with --overwrite"
         )
 
 
@@ -346,18 +350,35 @@ def _is_written(partial: Path, shard: int, shard_size: int, images: int) -> bool
 
 def _report(plan: Plan, target: Path) -> Report:
     store = open_store(target)
+    return replace(planned(plan, target), stored_bytes=sum(store.stored_bytes(i) for i in range(len(store))))
+
+
+def planned(plan: Plan, target: str | Path) -> Report:
+    """Return what a conversion would report, with nothing stored."""
+    counts = {split: plan.columns.split.count(split) for split in plan.info.splits}
     return Report(
         path=str(target),
         dataset=plan.info.dataset,
-        splits={split: len(store.indices(split)) for split in plan.info.splits},
+        splits=counts,
         pixels=int(plan.sizes.astype(np.int64).prod(axis=1).sum()),
-        stored_bytes=sum(store.stored_bytes(i) for i in range(len(store))),
+        stored_bytes=0,
         source_bytes=sum((plan.root / source).stat().st_size for source in plan.columns.source),
         without_photo=plan.without_photo,
         skipped=plan.skipped,
     )
 
 
-def warm_kernels(plan: Plan) -> None:
-    """Compile the encoder for this plan and leave it in numba's cache, so that workers load it."""
+@contextmanager
+def worker_pool(plan: Plan, workers: int) -> Iterator[Executor | None]:
+    """Yield an executor of processes for a plan, or None where one process does as well.
+
+    The encoder's kernels are compiled here first and left in numba's cache, so that workers only load them.
+    """
+    workers = min(workers, plan.num_shards)
+    if workers == 1:
+        yield None
+        return
     encode(np.zeros((2, 2), plan.dtype), levels=plan.info.levels)
+    # Not forked: the parent may hold threads and locks of other libraries.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
+        yield executor

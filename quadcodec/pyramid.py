@@ -89,9 +89,7 @@ class TPyramid:
         cells = self.level(level)
         row, col = np.asarray(y) - (self.origin[0] >> level), np.asarray(x) - (self.origin[1] >> level)
         inside = (row >= 0) & (col >= 0) & (row < cells.shape[0]) & (col < cells.shape[1])
-        values: NDArray[Any] = np.where(
-            inside, cells[np.where(inside, row, 0), np.where(inside, col, 0)], OUTSIDE
-        )
+        values: NDArray[Any] = np.where(inside, cells[np.where(inside, row, 0), np.where(inside, col, 0)], OUTSIDE)
         return values.astype(cells.dtype)
 
 
@@ -103,13 +101,11 @@ def node_dtype(mask_dtype: np.dtype[Any]) -> np.dtype[Any]:
 def check_mask(mask: ArrayLike) -> NDArray[Any]:
     """Return ``mask`` as a C-contiguous array, or raise MaskError if it is no (H, W) uint8 or uint16 array."""
     array = np.asarray(mask)
-    if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16) or not 0 < array.size:
+    if array.ndim != 2 or array.dtype not in (np.uint8, np.uint16) or not array.size > 0:
         raise MaskError(
             f"mask: found {array.dtype} of shape {array.shape}, expected uint8 or uint16 of shape (H, W) "
             "with H, W >= 1. Convert it with mask.astype(np.uint8) or np.uint16 if its ids allow"
         )
     if max(array.shape) > MAX_SIDE:
-        raise MaskError(
-            f"mask: found shape {array.shape}, expected sides up to {MAX_SIDE}. Cut it into tiles"
-        )
+        raise MaskError(f"mask: found shape {array.shape}, expected sides up to {MAX_SIDE}. Cut it into tiles")
     return np.ascontiguousarray(array)

@@ -159,7 +159,8 @@ def _paired_by_symbol(tree: LinearQuadtree, pairs: list[NDArray[np.int64]]) -> N
         parent_multi = np.repeat(pairs[level + 1] == pack.MULTI, 4)
         named.append(pairs[level][parent_multi[tree.level(level) == COMPOSITE]])
     table = np.unique(np.concatenate(named))
-    return table[table != pack.MULTI]
+    pairs_only: NDArray[np.int64] = table[table != pack.MULTI]
+    return pairs_only
 
 
 def read_header(record: bytes) -> Header:

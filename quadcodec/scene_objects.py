@@ -1,10 +1,12 @@
-"""Draw the things of a generated street, each once into a label image and once into a photo.
+"""Draw the things of a generated street, each at once into a label image and into a photo.
 
 Everything is placed in metres: X to the right of the camera, Y up from the ground, Z ahead. A picture point is
-(x, y) in picture heights of a 2 by 1 picture, so one scene fits every size. A thing draws its contour first and
-its photo-only details last, so that labels come out the same whether or not there is a photo.
+(x, y) in picture heights of a 2 by 1 picture, so that one scene fits every size. A thing draws its contour first
+and details that only a photo shows last: labels come out the same whether or not a photo is wanted. Long for one
+module, but all of it is shapes on one canvas: a part alone would be of no use.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,411 +16,619 @@ from PIL import Image, ImageDraw
 Array = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
-# Cityscapes' label ids, as its labelIds files hold them.
-EGO, BORDER, OUT_OF_ROI, STATIC, ROAD, SIDEWALK, BUILDING, WALL, FENCE = 1, 2, 3, 4, 7, 8, 11, 12, 13
+# Cityscapes' ids, as its labelIds files hold them.
+EGO, OUT_OF_ROI, STATIC, ROAD, SIDEWALK, BUILDING, WALL, FENCE = 1, 3, 4, 7, 8, 11, 12, 13
 POLE, LIGHT, SIGN, VEGETATION, TERRAIN, SKY = 17, 19, 20, 21, 22, 23
 PERSON, RIDER, CAR, TRUCK, BUS, BICYCLE = 24, 25, 26, 27, 28, 33
 
-FOCAL = 2.2  # picture heights, as Cityscapes' cameras
+FOCAL = 2.2  # picture heights, as in Cityscapes' camera
 EYE = 1.3  # metres above the ground
-HAZE_METRES = 260.0
-SUPERSAMPLING = 2  # the photo is drawn at twice its size
+HAZE_METRES = 240.0  # the distance at which the air has taken 1 - 1/e of a colour
+FINENESS = 2  # the photo is drawn at this many times its size
 
-WALLS = np.array(
-    [
-        (224, 206, 170), (206, 168, 116), (158, 88, 70), (168, 166, 160), (226, 222, 212),
-        (212, 164, 142), (166, 174, 148), (146, 160, 174), (188, 120, 88), (196, 188, 150),
-    ],
-    dtype=float,
-)  # fmt: skip
-ROOFS = np.array([(148, 74, 54), (78, 82, 92), (98, 74, 62), (120, 66, 56)], dtype=float)
-PAINTS = np.array(
-    [
-        (214, 216, 218), (160, 164, 168), (92, 96, 102), (34, 36, 42), (38, 58, 108), (158, 32, 34),
-        (34, 74, 62), (186, 172, 140), (216, 168, 44), (96, 138, 172), (120, 44, 52), (232, 232, 228),
-    ],
-    dtype=float,
-)  # fmt: skip
-CLOTHES = np.array(
-    [
-        (40, 46, 64), (150, 44, 48), (66, 104, 150), (52, 54, 56), (196, 172, 60), (88, 116, 84),
-        (178, 178, 180), (122, 84, 64), (92, 60, 110), (220, 122, 62),
-    ],
-    dtype=float,
-)  # fmt: skip
-GLASS = np.array((44.0, 56.0, 70.0))
-STEEL = np.array((118.0, 122.0, 124.0))
-SKIN = np.array((206.0, 160.0, 132.0))
+
+def _palette(*colours: tuple[int, int, int]) -> Array:
+    return np.array(colours, dtype=np.float64)
+
+
+PLASTER = _palette(
+    *((226, 208, 172), (210, 172, 118), (160, 90, 72), (170, 168, 162), (228, 224, 214), (214, 166, 144)),
+    *((168, 176, 150), (148, 162, 176), (190, 122, 90), (198, 190, 152), (222, 190, 130), (236, 230, 222)),
+)
+TILES = _palette((152, 76, 56), (80, 84, 94), (100, 76, 64), (124, 68, 58), (96, 98, 104))
+PAINT = _palette(
+    *((216, 218, 220), (164, 168, 172), (96, 100, 106), (40, 42, 48), (42, 62, 112), (164, 36, 36)),
+    *((38, 80, 68), (190, 176, 144), (206, 160, 52), (98, 140, 174), (124, 48, 54), (234, 234, 230)),
+)
+CLOTH = _palette(
+    *((44, 50, 70), (156, 48, 52), (70, 108, 154), (56, 58, 62), (200, 176, 66), (92, 120, 88)),
+    *((182, 182, 184), (128, 88, 68), (98, 66, 116), (222, 126, 66), (226, 222, 214), (60, 120, 124)),
+)
+LEAVES = _palette((92, 118, 54), (78, 108, 60), (112, 126, 58), (70, 98, 50), (128, 124, 52))
+BARK = _palette((84, 70, 56), (100, 90, 78))
+SKINS = _palette((214, 170, 142), (176, 126, 98), (120, 84, 66))
+GLASS = np.array((46.0, 58.0, 72.0))
+RUBBER = np.array((32.0, 32.0, 35.0))
+STEEL = np.array((122.0, 126.0, 128.0))
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Hold where the street vanishes (`x`, `y`, picture heights) and how it bends (`bend`, 1/metre)."""
+    """Hold where the street vanishes, (`x`, `y`) in picture heights, and how it bends, `bend` in 1/metre."""
 
     x: float
     y: float
     bend: float
 
     def project(self, points: Array) -> Array:
-        """Map (..., 3) float64 points in metres to (..., 2) picture points; what is too near is moved away."""
+        """Map (..., 3) float64 points in metres to (..., 2) picture points; what is too near is pushed away."""
         depth = np.maximum(points[..., 2], 1.5)
         x = self.x + FOCAL * (points[..., 0] / depth + self.bend * depth)
         return np.stack([x, self.y + FOCAL * (EYE - points[..., 1]) / depth], axis=-1)
 
 
 class Canvas:
-    """Collect polygons, later ones over earlier ones, in a label image and, when asked, in a photo.
+    """Collect polygons, later ones over earlier ones, in a label image and, if asked to, in a photo.
 
-    `labels` is an 8-bit grey image; `colours` an RGBA image at twice the size whose alpha is the clearness of the
-    air (255 near, 0 far away) or None; `shadows` an 8-bit grey image of half the size, 255 where nothing shades
-    the ground, or None.
+    `labels` is an 8-bit grey image of `size`, (H, W). `colours` is None or, FINENESS times as large, RGBA, where A
+    is the clearness of the air, 255 here to 0 far away. `sun` is the (3,) vector that points to the sun, its length
+    0 for a clouded sky to 1 for a clear one.
     """
 
     def __init__(self, size: tuple[int, int], camera: Camera, sun: Array, with_photo: bool) -> None:
         height, width = size
-        self.size = size
-        self.camera = camera
-        self.sun = sun
-        self.labels = Image.new("L", (width, height), 0)
+        self.size, self.camera, self.sun = size, camera, sun
+        self.labels = Image.new("L", (width, height))
+        self._label_pen = ImageDraw.Draw(self.labels)
         self.colours: Image.Image | None = None
-        self.shadows: Image.Image | None = None
-        self._draw_labels = ImageDraw.Draw(self.labels)
+        self._shades: list[tuple[float, list[int]]] = []
         if with_photo:
-            big = (width * SUPERSAMPLING, height * SUPERSAMPLING)
-            self.colours = Image.new("RGBA", big)
-            self.shadows = Image.new("L", (-(-width // 2), -(-height // 2)), 255)
-            self._draw_colours = ImageDraw.Draw(self.colours)
-            self._draw_shadows = ImageDraw.Draw(self.shadows)
+            self.colours = Image.new("RGBA", (width * FINENESS, height * FINENESS))
+            self._colour_pen = ImageDraw.Draw(self.colours)
 
-    @property
-    def has_photo(self) -> bool:
-        """Say whether photo-only details are worth drawing."""
-        return self.colours is not None
-
-    def _pixels(self, points: Array, scale: float) -> list[int]:
+    def _pixels(self, points: Array, scale: float) -> npt.NDArray[np.int64]:
+        """Map (..., k, 2) picture points to (..., 2 k) pixel indices at `scale` times the picture's size."""
         height, width = self.size
-        pixels = np.rint(points * (scale * width / 2, scale * height) - 0.5)
-        flat: list[int] = np.clip(pixels, -30000, 30000).astype(np.int64).ravel().tolist()
-        return flat
+        pixels = np.rint(points * (scale * width / 2, scale * height) - 0.5).astype(np.int64)
+        return np.clip(pixels, -30000, 30000).reshape(*points.shape[:-2], -1)
 
     def fill(self, points: Array, label: int | None, colour: Array | None, distance: float) -> None:
-        """Fill the polygon `points`, (n, 2) picture points: its label, its (3,) colour 0..255, or both."""
+        """Fill the (k, 2) polygon with its label, with its (3,) colour, 0..255, or with both."""
         if label is not None:
-            self._draw_labels.polygon(self._pixels(points, 1), fill=label)
-        if colour is not None and self.colours is not None:
-            red, green, blue = np.clip(colour, 0, 255).astype(int).tolist()
-            air = int(255 * np.exp(-max(distance, 0.0) / HAZE_METRES))
-            self._draw_colours.polygon(self._pixels(points, SUPERSAMPLING), fill=(red, green, blue, air))
+            self._label_pen.polygon(self._pixels(points, 1).tolist(), fill=label)
+        if colour is not None:
+            self.paint(points[None], colour[None], distance)
 
-    def face(self, corners: Array, label: int | None, colour: Array, lit: float | None = None) -> None:
-        """Fill a flat (n, 3) polygon in metres, lit by the sun (or by `lit`) on the side that the camera sees."""
-        shade = self.light(corners) if lit is None else lit
-        self.fill(self.camera.project(corners), label, colour * shade, float(corners[:, 2].mean()))
+    def face(self, corners: Array, label: int | None, colour: Array | None, lit: float | None = None) -> None:
+        """Fill the flat (k, 3) polygon in metres; the sun lights it, unless `lit` says how bright it is."""
+        if colour is not None:
+            colour = colour * (self.light(corners) if lit is None else lit)
+        self.fill(self.camera.project(corners), label, colour, float(corners[:, 2].mean()))
+
+    def paint(self, points: Array, colours: Array, distances: float | Array) -> None:
+        """Paint (n, k, 2) polygons in (n, 3) colours, in the photo only."""
+        if self.colours is None:
+            return
+        air = np.broadcast_to(255 * np.exp(-np.maximum(distances, 0.0) / HAZE_METRES), len(points))
+        inks = np.clip(np.column_stack([colours, air]), 0, 255).astype(np.int64).tolist()
+        for flat, ink in zip(self._pixels(points, FINENESS).tolist(), inks, strict=True):
+            self._colour_pen.polygon(flat, fill=tuple(ink))
 
     def light(self, corners: Array) -> float:
-        """Return the brightness, about 0.6..1.15, of a flat (n, 3) polygon."""
+        """Return the brightness, 0.6 to 1.2, of the side of a flat (k, 3) polygon that the camera sees."""
         normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
-        normal /= np.linalg.norm(normal) + 1e-9
-        if normal @ (corners[0] - (0.0, EYE, 0.0)) > 0:
+        normal = normal / (float(np.linalg.norm(normal)) + 1e-9)
+        if float(normal @ (corners[0] - (0.0, EYE, 0.0))) > 0:
             normal = -normal
-        return float(0.66 + 0.5 * max(0.0, normal @ self.sun) + 0.08 * normal[1])
+        shine = float(normal @ self.sun)
+        return float(0.86 - 0.2 * np.linalg.norm(self.sun) + 0.55 * max(0.0, shine) + 0.06 * normal[1])
 
-    def shadow(self, corners: Array, depth: float) -> None:
-        """Shade the ground inside the (n, 2) polygon of (X, Z) metres by `depth`, 0 (no shade) to 1 (black)."""
-        if self.shadows is not None:
-            ground = np.stack([corners[:, 0], np.zeros(len(corners)), corners[:, 1]], axis=-1)
-            pixels = self._pixels(self.camera.project(ground), 0.5)
-            self._draw_shadows.polygon(pixels, fill=int(255 * (1 - depth)))
+    def shade(self, ground: Array, depth: float) -> None:
+        """Remember to darken the (k, 2) polygon of X and Z on the ground by `depth`, 0 for nothing to 1 for black."""
+        if self.colours is not None:
+            corners = np.stack([ground[:, 0], np.zeros(len(ground)), ground[:, 1]], axis=-1)
+            self._shades.append((depth, self._pixels(self.camera.project(corners), 0.5).tolist()))
+
+    def cast(self, x: float, z: float, radius: float, low: float, high: float) -> None:
+        """Shade the ground as something round does that reaches from `low` to `high` metres above (X, Z)."""
+        strength = float(np.linalg.norm(self.sun))
+        for up in np.linspace(low, high, 4) if high - low > radius else (high,):
+            away = -self.sun[::2] / self.sun[1] * up
+            self.shade(disc(x + float(away[0]), z + float(away[1]), radius, 14), 0.42 * strength)
+
+    def shadows(self) -> Image.Image:
+        """Return all shades, half as large as the labels, as 8-bit grey: 255 where the ground is in the light."""
+        height, width = self.size
+        image = Image.new("L", (-(-width // 2), -(-height // 2)), 255)
+        pen = ImageDraw.Draw(image)
+        for depth, pixels in sorted(self._shades, key=lambda shade: shade[0]):
+            pen.polygon(pixels, fill=int(255 * (1 - depth)))
+        return image
 
 
-def pick(rng: Rng, colours: Array, spread: float = 0.08) -> Array:
-    """Return one row of an (n, 3) palette, made up to `spread` brighter, darker and off its hue."""
-    chosen: Array = colours[rng.integers(len(colours))]
-    return chosen * (1 + rng.uniform(-spread, spread)) * (1 + rng.uniform(-spread, spread, 3) / 3)
+def pick(rng: Rng, palette: Array, spread: float = 0.1) -> Array:
+    """Return a row of the (n, 3) palette, up to `spread` brighter or darker and a little off its hue."""
+    chosen: Array = palette[rng.integers(len(palette))]
+    return chosen * rng.uniform(1 - spread, 1 + spread) * rng.uniform(1 - spread / 3, 1 + spread / 3, 3)
 
 
 def blob(rng: Rng, centre: Array, radii: Array, rough: float, step: float = 0.008) -> Array:
-    """Return an (n, 2) closed outline around `centre`: an ellipse with harmonics that fall like a fractal's.
+    """Return the (k, 2) outline of a clump around `centre`: an ellipse whose harmonics fall as a fractal's do.
 
-    `step` is the distance between two vertices in picture heights: what an annotator's clicks would leave.
+    `step` is the distance of two vertices in picture heights, as an annotator's clicks would leave it.
     """
-    n = int(np.clip(2 * np.pi * float(radii.mean()) / step, 10, 240))
+    n = int(np.clip(2 * np.pi * float(np.mean(radii)) / step, 9, 240))
     angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
     k = np.arange(2, max(3, min(n // 3, 36)))[:, None]
     waves = rough * k**-1.05 * rng.uniform(0.5, 1.5, k.shape)
     radius = 1 + (waves * np.cos(k * angle + rng.uniform(0, 2 * np.pi, k.shape))).sum(axis=0)
-    return centre + radii * radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    outline: Array = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return centre + radii * outline
 
 
-def disc(centre: tuple[float, float], radius: float, n: int = 16, turn: float = 0.0) -> Array:
-    """Return a regular (n, 2) polygon, its first vertex at `turn` radians."""
+def disc(x: float, y: float, radius: float, n: int = 16, turn: float = 0.0) -> Array:
+    """Return a regular (n, 2) polygon around (x, y), its first vertex at `turn` radians."""
     angle = np.linspace(0, 2 * np.pi, n, endpoint=False) + turn
-    return np.asarray(centre) + radius * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=-1)
 
 
-def limb(start: tuple[float, float], end: tuple[float, float], first: float, last: float) -> Array:
-    """Return the (12, 2) outline of a rounded limb from `start` to `end`, `first` to `last` metres in radius."""
-    a, b = np.asarray(start), np.asarray(end)
-    heading = np.arctan2(b[1] - a[1], b[0] - a[0])
-    turns = heading + np.linspace(-np.pi / 2, np.pi / 2, 6)
+def limb(x0: float, y0: float, x1: float, y1: float, first: float, last: float) -> Array:
+    """Return the (12, 2) outline of a round-ended limb that is `first` to `last` metres in radius."""
+    turns = np.arctan2(y1 - y0, x1 - x0) + np.linspace(-np.pi / 2, np.pi / 2, 6)
     arc = np.stack([np.cos(turns), np.sin(turns)], axis=-1)
-    return np.concatenate([b + last * arc, a - first * arc])
+    return np.concatenate([(x1, y1) + last * arc, (x0, y0) - first * arc])
 
 
-class Billboard:
-    """Draw flat figures, in metres around a point on the ground, facing the camera."""
+def box(x0: float, y0: float, x1: float, y1: float) -> Array:
+    """Return an upright (4, 2) rectangle."""
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
 
-    def __init__(self, canvas: Canvas, x: float, z: float) -> None:
-        self.canvas = canvas
-        self.z = z
+
+class Figure:
+    """Draw flat figures that face the camera, in metres right of and above a point on the ground."""
+
+    def __init__(self, canvas: Canvas, x: float, z: float, squeeze: float = 1.0) -> None:
+        self.canvas, self.z = canvas, z
         self.foot = canvas.camera.project(np.array((x, 0.0, z)))
-        self.scale = FOCAL / z
+        self.scale = np.array((squeeze, -1.0)) * FOCAL / z
 
-    def points(self, figure: Array) -> Array:
-        """Map (..., 2) metres, right and up from the foot, to picture points."""
-        return self.foot + figure * (self.scale, -self.scale)
-
-    def fill(self, figure: Array, label: int | None, colour: Array | None) -> None:
-        """Fill an (n, 2) figure."""
-        self.canvas.fill(self.points(figure), label, colour, self.z)
+    def fill(self, outline: Array, label: int | None, colour: Array | None) -> None:
+        """Fill a (k, 2) outline."""
+        self.canvas.fill(self.foot + outline * self.scale, label, colour, self.z)
 
 
-def _panes(
-    canvas: Canvas, rng: Rng, base: Array, along: Array, height: float, wall: Array, shops: bool
-) -> None:
-    """Draw floors of windows on the wall that starts at `base` (3,) and runs along `along` (3,); photo only."""
+def _facade(canvas: Canvas, rng: Rng, base: Array, along: Array, height: float, wall: Array, shops: bool) -> None:
+    """Paint cornice, plinth, shop and windows on the wall that runs from `base` along `along`, both (3,) metres."""
     length = float(np.linalg.norm(along))
     floors = max(1, round((height - 0.8) / 3.1))
     columns = max(1, round(length / rng.uniform(2.1, 3.0)))
-    if FOCAL * length / base[2] < 0.02:
-        return
-    lit = canvas.light(base + np.array([(0, 0, 0), along, (0, height, 0)]))
-    wide, tall = rng.uniform(0.42, 0.62), rng.uniform(0.5, 0.66)
+    wide, tall = rng.uniform(0.4, 0.6), rng.uniform(0.5, 0.64)
     storey = (height - 0.5) / floors
-    frame = np.clip(wall * rng.choice([0.62, 1.22]), 0, 245)
-    up = np.array((0.0, 1.0, 0.0))
+    frame = np.clip(wall * rng.choice([0.6, 1.2]), 0, 245)
+    blind = np.array((198.0, 192.0, 178.0))
+    near = FOCAL * storey / max(float(base[2]), 2.0) > 0.05
+    patches: list[tuple[float, float, float, float]] = []  # left, right (0..1 of the wall), low, high (metres)
+    colours: list[Array] = []
 
-    def patch(u0: float, u1: float, y0: float, y1: float, colour: Array) -> None:
-        corners = np.array([base + along * u + up * y for u, y in ((u0, y0), (u1, y0), (u1, y1), (u0, y1))])
-        canvas.face(corners, None, colour, lit)
+    def patch(u0: float, u1: float, low: float, high: float, colour: Array) -> None:
+        patches.append((u0, u1, low, high))
+        colours.append(colour)
 
-    patch(0, 1, height - 0.45, height, wall * 0.86)
-    patch(0, 1, storey - 0.2, storey + 0.05, wall * 0.84)
-    patch(0, 1, 0, 0.5, wall * 0.7)
-    trade = pick(rng, PAINTS)
+    patch(0, 1, 0, 0.6, wall * 0.72)
+    for floor in range(1, floors):
+        patch(0, 1, floor * storey - 0.12, floor * storey + 0.06, wall * 0.88)
+    patch(0, 1, height - 0.5, height, wall * 0.84)
+    patch(0, 1, height - 0.12, height, wall * 1.08)
+    if shops:
+        patch(0.02, 0.98, 0.2, storey - 0.25, wall * 0.5)
+        patch(0.02, 0.98, storey - 0.8, storey - 0.25, pick(rng, PAINT))
     for floor in range(floors):
-        low = floor * storey
-        if floor == 0 and shops:
-            patch(0.02, 0.98, 0.3, storey - 0.3, wall * 0.55)
-            patch(0.02, 0.98, storey - 0.75, storey - 0.3, trade)
         for column in range(columns):
-            u0 = (column + 0.5 - wide / 2) / columns
-            u1 = u0 + wide / columns
-            y0, y1 = low + storey * (0.9 - tall), low + storey * 0.9
+            u0, u1 = (column + 0.5 - wide / 2) / columns, (column + 0.5 + wide / 2) / columns
+            low, high = (floor + 0.9 - tall) * storey, (floor + 0.9) * storey
             if floor == 0 and shops:
-                u0, u1, y0, y1 = (column + 0.08) / columns, (column + 0.92) / columns, 0.5, storey - 0.85
-            near = FOCAL * storey / max(base[2] + along[2] * u0, 2) > 0.05
-            glass = GLASS * rng.uniform(0.75, 1.35)
+                u0, u1, low, high = (column + 0.08) / columns, (column + 0.92) / columns, 0.5, storey - 0.9
+            glass = GLASS * rng.uniform(0.7, 1.3)
+            rim = 0.07 / columns
             if near:
-                patch(u0 - 0.06 / columns, u1 + 0.06 / columns, y0 - 0.15, y1 + 0.1, frame)
-            patch(u0, u1, y0, y1, glass)
+                patch(u0 - rim, u1 + rim, low - 0.16, high + 0.1, frame)
+            patch(u0, u1, low, high, glass)
             if near:
-                kind = rng.random()
-                if kind < 0.35:
-                    patch(u0, u1, y0 + (y1 - y0) * rng.uniform(0.3, 0.8), y1, np.array((196.0, 190.0, 176.0)))
-                else:
-                    patch(u0, u1, y0 + (y1 - y0) * 0.55, y1, glass * 1.35 + 12)
-                middle = (u0 + u1) / 2
-                patch(middle - 0.025 / columns, middle + 0.025 / columns, y0, y1, frame)
+                patch(u0, u1, low + (high - low) * rng.uniform(0.35, 0.7), high, glass * 1.3 + 16)
+                if rng.random() < 0.3:
+                    patch(u0, u1, low + (high - low) * rng.uniform(0.2, 0.8), high, blind)
+                patch((u0 + u1 - rim) / 2, (u0 + u1 + rim) / 2, low, high, frame)
+    u0, u1, low, high = np.array(patches).T[:, :, None]
+    up = np.array((0.0, 1.0, 0.0))
+    corners = np.stack([base + along * u + up * y for u, y in ((u0, low), (u1, low), (u1, high), (u0, high))], axis=1)
+    lit = canvas.light(np.array([base, base + along, base + up]))
+    canvas.paint(canvas.camera.project(corners), np.array(colours) * lit, corners[:, :, 2].mean(axis=1))
 
 
-def building(
-    canvas: Canvas, rng: Rng, x: float, z: float, length: float, height: float, depth: float
-) -> None:
+def building(canvas: Canvas, rng: Rng, x: float, z: float, length: float, height: float, depth: float) -> None:
     """Draw a house whose front stands at X = `x` from Z = `z` on for `length` metres; `depth` leads outwards."""
-    out = np.sign(x) * depth
-    wall, roof = pick(rng, WALLS, 0.12), pick(rng, ROOFS, 0.1)
-    far, pitched = z + length, rng.random() < 0.6
-    rise = depth * rng.uniform(0.35, 0.5) if pitched else 0.0
-    shops, front_lit = rng.random() < 0.45, 1.0
-    ridge = x + out / 2
-    for at in rng.uniform(0.1, 0.9, int(rng.integers(1, 4))):
-        stack = z + length * at
-        top, half = height + rise + rng.uniform(0.5, 1.3), rng.uniform(0.3, 0.6)
-        wide = rng.uniform(0.35, 0.9)
-        chimney = [(ridge - wide, height, stack), (ridge + wide, height, stack)]
-        chimney += [(ridge + wide, top, stack), (ridge - wide, top, stack - half)]
-        canvas.face(np.array(chimney), BUILDING, wall * 0.7)
-    if pitched:
-        eave = x - np.sign(x) * 0.35
-        slope = np.array(
-            [(eave, height, z), (eave, height, far), (ridge, height + rise, far), (ridge, height + rise, z)]
-        )
-        canvas.face(slope, BUILDING, roof)
-    gable = [(x, 0, z), (x + out, 0, z), (x + out, height, z), (ridge, height + rise, z), (x, height, z)]
-    canvas.face(np.array(gable), BUILDING, wall)
-    cuts = np.linspace(z, far, 4)
-    for a, b in zip(
-        cuts[:0:-1], cuts[-2::-1], strict=True
-    ):  # three strips, so that haze grows along the front
-        front = np.array([(x, 0, b), (x, 0, a), (x, height, a), (x, height, b)])
-        front_lit = canvas.light(front)
-        canvas.face(front, BUILDING, wall, front_lit)
-    if canvas.has_photo:
-        _panes(canvas, rng, np.array((x, 0.0, z)), np.array((out, 0.0, 0.0)), height, wall, False)
-        _panes(canvas, rng, np.array((x, 0.0, z)), np.array((0.0, 0.0, length)), height, wall, shops)
+    side = float(np.sign(x))
+    back, far = x + side * depth, z + length
+    wall, roof = pick(rng, PLASTER), pick(rng, TILES)
+    rise = depth * rng.uniform(0.3, 0.5) if rng.random() < 0.65 else 0.0
+    top, ridge = height + rise, (x + back) / 2
+    for at in z + length * rng.uniform(0.1, 0.9, int(rng.integers(0, 4))):
+        wide, tip = rng.uniform(0.3, 0.8), top + rng.uniform(0.6, 1.4)
+        stack = [
+            (ridge - wide, height, at),
+            (ridge + wide, height, at),
+            (ridge + wide, tip, at),
+            (ridge - wide, tip, at),
+        ]
+        canvas.face(np.array(stack), BUILDING, wall * 0.7)
+    if rise:
+        slope = [(x, height, z), (x, height, far), (ridge, top, far), (ridge, top, z)]
+        canvas.face(np.array(slope), BUILDING, roof)
+    gable = [(x, 0, z), (back, 0, z), (back, height, z), (ridge, top, z), (x, height, z)]
+    canvas.face(np.array(gable, dtype=np.float64), BUILDING, wall)
+    cuts = np.linspace(far, z, 4)
+    for a, b in zip(cuts[1:], cuts[:-1], strict=True):  # in three pieces, so that haze grows along the front
+        canvas.face(np.array([(x, 0, b), (x, 0, a), (x, height, a), (x, height, b)]), BUILDING, wall)
+    if canvas.colours is not None:
+        corner = np.array((x, 0.0, z))
+        _facade(canvas, rng, corner, np.array((back - x, 0.0, 0.0)), height, wall, False)
+        _facade(canvas, rng, corner, np.array((0.0, 0.0, length)), height, wall, rng.random() < 0.5)
 
 
 def foliage(canvas: Canvas, rng: Rng, lobes: Array, green: Array, distance: float, rough: float) -> None:
-    """Draw the crown made of `lobes`, (n, 4) rows of x, y and two radii in picture heights."""
-    low, high = lobes[:, 1].max(), lobes[:, 1].min()
-    order = np.argsort(-lobes[:, 1] + lobes[:, 2] * 0.5)
-    light = 0.78 + 0.4 * (low - lobes[:, 1]) / (low - high + 1e-6)
+    """Draw a crown of `lobes`, (n, 4) rows of x, y and the two radii in picture heights."""
+    low, high = float(lobes[:, 1].max()), float(lobes[:, 1].min())
+    light = 0.76 + 0.36 * (low - lobes[:, 1]) / (low - high + 1e-6)
+    order = np.argsort(0.5 * lobes[:, 3] - lobes[:, 1])
     for i in order:
-        outline = blob(rng, lobes[i, :2], lobes[i, 2:], rough)
-        canvas.fill(outline, VEGETATION, green * light[i] * 0.86, distance)
-    if not canvas.has_photo:
+        canvas.fill(blob(rng, lobes[i, :2], lobes[i, 2:], rough), VEGETATION, green * light[i] * 0.8, distance)
+    if canvas.colours is None:
         return
-    side = np.sign(canvas.sun[0])
     for i in order:
-        n = int(np.clip(lobes[i, 2] * 700, 4, 90))
-        away = np.sqrt(rng.random(n)) * 0.78
-        turn = rng.uniform(0, 2 * np.pi, n)
+        n = int(np.clip(lobes[i, 3] * 1000, 5, 120))
+        turn, away = rng.uniform(0, 2 * np.pi, n), 0.72 * np.sqrt(rng.random(n))
         offset = np.stack([np.cos(turn), np.sin(turn)], axis=-1) * away[:, None]
-        glow = light[i] * (1 + 0.24 * (side * offset[:, 0] - offset[:, 1]) + rng.normal(0, 0.09, n))
-        size = np.minimum(lobes[i, 2] * rng.uniform(0.08, 0.2, n), 0.02)
-        for j in np.argsort(glow):
-            leaf = disc((0.0, 0.0), 1.0, 7, float(turn[j])) * rng.uniform(0.6, 1.3, (7, 1)) * size[j]
-            tint = green * glow[j] + np.array((14.0, 10.0, 0.0)) * (glow[j] - 1)
-            canvas.fill(lobes[i, :2] + offset[j] * lobes[i, 2:] + leaf, None, tint, distance)
+        glow = light[i] * (1 + 0.3 * (offset @ (np.sign(canvas.sun[0]) * 0.7, -0.9)) + rng.normal(0, 0.1, n))
+        size = np.minimum(lobes[i, 3] * rng.uniform(0.08, 0.2, n), 0.022)
+        spin = turn[:, None] + np.linspace(0, 2 * np.pi, 7, endpoint=False)
+        leaf = np.stack([np.cos(spin), np.sin(spin)], axis=-1) * rng.uniform(0.5, 1.3, (n, 7, 1))
+        points = (lobes[i, :2] + offset * lobes[i, 2:])[:, None] + leaf * size[:, None, None]
+        ranks = np.argsort(glow)
+        tint = green * glow[:, None] + np.array((26.0, 18.0, 0.0)) * (glow[:, None] - 0.9)
+        canvas.paint(points[ranks], tint[ranks], distance)
 
 
 def tree(canvas: Canvas, rng: Rng, x: float, z: float, height: float) -> None:
-    """Draw a tree of `height` metres: trunk, branches and a crown of many lobes."""
-    board = Billboard(canvas, x, z)
-    green = pick(
-        rng, np.array([(88, 112, 52), (74, 104, 58), (104, 118, 56), (66, 92, 48)], dtype=float), 0.12
-    )
-    bark = pick(rng, np.array([(84, 70, 56), (98, 88, 76)], dtype=float))
-    crown, lean = height * rng.uniform(0.3, 0.42), rng.uniform(-0.3, 0.3)
-    middle, girth = height - crown * 0.95, 0.03 * height * rng.uniform(0.8, 1.2)
-    board.fill(limb((0, 0), (lean, middle), girth, girth * 0.6), VEGETATION, bark * 0.8)
+    """Draw a tree of `height` metres: a trunk, branches and a crown of many lobes."""
+    figure = Figure(canvas, x, z)
+    green, bark = pick(rng, LEAVES), pick(rng, BARK)
+    crown, lean = height * rng.uniform(0.3, 0.4), rng.uniform(-0.3, 0.3)
+    middle, girth = height - crown, height * rng.uniform(0.018, 0.03)
+    figure.fill(limb(0, 0, lean, middle, girth, girth * 0.6), VEGETATION, bark)
+    figure.fill(limb(girth * 0.5, 0, lean + girth * 0.3, middle, girth * 0.4, girth * 0.3), None, bark * 0.75)
     for reach in rng.uniform(-0.7, 0.7, 4):
-        tip = (lean + reach * crown, middle + crown * rng.uniform(-0.2, 0.4))
-        board.fill(limb((lean * 0.7, middle * 0.65), tip, girth * 0.5, girth * 0.15), VEGETATION, bark * 0.7)
+        tip = middle + crown * rng.uniform(-0.2, 0.4)
+        branch = limb(lean * 0.7, middle * 0.7, lean + reach * crown, tip, girth * 0.45, girth * 0.15)
+        figure.fill(branch, VEGETATION, bark * 0.8)
     n = int(rng.integers(8, 15))
-    angle, away = rng.uniform(0, 2 * np.pi, n), np.sqrt(rng.uniform(0.05, 1, n))
-    where = np.stack(
-        [lean + np.cos(angle) * away * crown, middle + np.sin(angle) * away * crown * 0.8], axis=-1
-    )
-    size = crown * rng.uniform(0.22, 0.5, (n, 1)) * board.scale
-    lobes = np.concatenate([board.points(where), size * rng.uniform(0.8, 1.25, (n, 1)), size], axis=1)
-    foliage(canvas, rng, lobes, green, z, 0.3)
+    turn, away = rng.uniform(0, 2 * np.pi, n), crown * np.sqrt(rng.uniform(0.05, 0.8, n))
+    where = np.stack([lean + np.cos(turn) * away, middle + np.sin(turn) * away * 0.8], axis=-1)
+    size = crown * rng.uniform(0.22, 0.5, (n, 1)) * FOCAL / z
+    centres = figure.foot + where * figure.scale
+    foliage(canvas, rng, np.hstack([centres, size * rng.uniform(0.8, 1.25, (n, 1)), size]), green, z, 0.4)
+    canvas.cast(x, z, girth, 0.0, middle)
+    canvas.cast(x, z, crown, middle - 0.5 * crown, middle + 0.5 * crown)
 
 
-def bushes(canvas: Canvas, rng: Rng, x: float, z: float, length: float, height: float) -> None:
-    """Draw a hedge or a thicket along the street."""
+def thicket(canvas: Canvas, rng: Rng, x: float, z: float, length: float, height: float) -> None:
+    """Draw a row of bushes from (X, Z) on along the street."""
     n = int(np.clip(length * 1.2, 3, 24))
     depth = np.sort(z + length * rng.random(n))[::-1]
-    points = np.stack([x + rng.normal(0, 0.3, n), height * rng.uniform(0.3, 0.55, n), depth], axis=-1)
+    centres = np.stack([x + rng.normal(0, 0.3, n), height * rng.uniform(0.3, 0.55, n), depth], axis=-1)
     radius = (FOCAL * height / depth)[:, None] * rng.uniform(0.35, 0.6, (n, 1))
-    lobes = np.concatenate([canvas.camera.project(points), radius * 1.3, radius], axis=1)
-    green = pick(rng, np.array([(76, 98, 50), (92, 108, 58)], dtype=float), 0.12)
-    foliage(canvas, rng, lobes, green, z + length / 2, 0.24)
+    lobes = np.hstack([canvas.camera.project(centres), radius * 1.3, radius])
+    foliage(canvas, rng, lobes, pick(rng, LEAVES) * 0.92, z + length / 2, 0.3)
 
 
-# Side views: (metres from the rear, metres up, what covers the stretch to the next point: body, glass or dark).
-_SHAPES: dict[str, list[tuple[float, float, str]]] = {
-    "hatch": [
-        (0.06, 0.28, "dark"), (0.0, 0.5, "body"), (0.03, 0.8, "body"), (0.12, 0.98, "glass"), (0.48, 1.36, "body"),
-        (0.7, 1.45, "body"), (1.5, 1.5, "body"), (2.1, 1.45, "glass"), (3.0, 1.0, "body"), (3.7, 0.86, "body"),
-        (3.93, 0.7, "body"), (4.0, 0.48, "dark"), (3.94, 0.26, "dark"),
-    ],
-    "sedan": [
-        (0.06, 0.28, "dark"), (0.0, 0.5, "body"), (0.05, 0.85, "body"), (0.14, 0.99, "body"), (0.75, 1.03, "glass"),
-        (1.35, 1.36, "body"), (1.7, 1.44, "body"), (2.5, 1.44, "glass"), (3.35, 1.0, "body"), (4.2, 0.84, "body"),
-        (4.44, 0.68, "body"), (4.5, 0.46, "dark"), (4.44, 0.26, "dark"),
-    ],
-    "suv": [
-        (0.06, 0.34, "dark"), (0.0, 0.6, "body"), (0.03, 0.95, "body"), (0.1, 1.12, "glass"), (0.4, 1.54, "body"),
-        (0.65, 1.64, "body"), (1.6, 1.68, "body"), (2.4, 1.62, "glass"), (3.2, 1.14, "body"), (4.15, 1.02, "body"),
-        (4.45, 0.86, "body"), (4.55, 0.56, "dark"), (4.5, 0.32, "dark"),
-    ],
-    "van": [
-        (0.04, 0.32, "dark"), (0.0, 0.6, "body"), (0.0, 1.15, "glass"), (0.12, 1.78, "body"), (0.3, 1.94, "body"),
-        (2.0, 1.98, "body"), (3.5, 1.92, "glass"), (4.35, 1.22, "body"), (4.8, 1.04, "body"), (5.0, 0.8, "body"),
-        (5.02, 0.5, "dark"), (4.96, 0.3, "dark"),
-    ],
-    "bus": [
-        (0.0, 0.35, "dark"), (0.0, 0.8, "body"), (0.0, 1.5, "glass"), (0.05, 2.5, "body"), (0.2, 2.9, "body"),
-        (1.0, 3.02, "body"), (10.6, 3.02, "body"), (10.9, 2.8, "glass"), (11.0, 1.2, "body"), (11.0, 0.7, "dark"),
-        (10.98, 0.35, "dark"),
-    ],
-    "truck": [
-        (0.0, 0.55, "dark"), (0.0, 1.0, "body"), (0.0, 3.4, "body"), (5.9, 3.4, "dark"), (5.95, 2.5, "body"),
-        (6.3, 2.75, "body"), (7.1, 2.7, "glass"), (7.65, 1.6, "body"), (7.8, 0.9, "dark"), (7.75, 0.4, "dark"),
-    ],
-}  # fmt: skip
+def barrier(canvas: Canvas, rng: Rng, label: int, x: float, z: float, length: float, height: float) -> None:
+    """Draw a FENCE (a railing that one sees through) or a WALL along the street."""
+    at = z + np.linspace(length, 0, max(2, int(length)))
+
+    def band(low: float, high: float) -> Array:
+        edges = [np.stack([np.full_like(at, x), np.full_like(at, y), at], axis=-1) for y in (low, high)]
+        return np.concatenate([edges[0], edges[1][::-1]])
+
+    if label == WALL:
+        stone = pick(rng, PLASTER) * 0.8
+        canvas.face(band(0, height), WALL, stone)
+        canvas.face(band(height - 0.12, height), None, stone * 1.15)
+        for low in np.arange(0.25, height - 0.2, 0.3):
+            canvas.face(band(low, low + 0.03), None, stone * 0.85)
+        return
+    iron = pick(rng, _palette((84, 92, 88), (140, 144, 146), (120, 96, 74)))
+    canvas.face(band(0, height), FENCE, None)
+    for low in (0.1, height - 0.07):
+        canvas.face(band(low, low + 0.07), None, iron)
+    bars = np.arange(z + length, z, -0.16)
+    post = np.array([(x, 0, -0.03), (x, 0, 0.03), (x, height, 0.03), (x, height, -0.03)])
+    corners = post + np.stack([np.zeros_like(bars), np.zeros_like(bars), bars], axis=-1)[:, None]
+    canvas.paint(canvas.camera.project(corners), np.broadcast_to(iron, (len(bars), 3)), bars)
+
+
+# Side views: centimetres from the rear and up; the stretch to the next point is body, glass, dark or load.
+_SHAPES = {
+    "hatch": "d6,28 b0,50 b3,80 g12,98 b48,136 b70,145 b150,150 g210,145 b300,100 b370,86 b393,70 d400,48 d394,26",
+    "sedan": "d6,28 b0,50 b5,85 b14,99 g75,103 b135,136 b170,144 g250,144 b335,100 b420,84 b444,68 d450,46 d444,26",
+    "suv": "d6,34 b0,60 b3,95 g10,112 b40,154 b65,164 b160,168 g240,162 b320,114 b415,102 b445,86 d455,56 d450,32",
+    "van": "d4,32 b0,60 g0,115 b12,178 b30,194 b200,198 g350,192 b435,122 b480,104 b500,80 d502,50 d496,30",
+    "bus": "d0,35 b0,80 g0,150 b5,250 b20,290 b100,302 b1060,302 g1090,280 b1100,120 d1100,70 d1098,35",
+    "truck": "d0,55 l0,100 l0,340 l590,340 b595,250 b630,275 g710,270 b765,160 d780,90 d775,40",
+}
 _WIDTHS = {"hatch": 1.72, "sedan": 1.8, "suv": 1.86, "van": 1.95, "bus": 2.55, "truck": 2.45}
-_LABELS = {"bus": BUS, "truck": TRUCK}
 
 
-def vehicle(
-    canvas: Canvas, rng: Rng, kind: str, x: float, z: float, yaw: float, braking: bool = False
-) -> None:
-    """Draw a car, van, bus or truck around (X, Z), heading `yaw` radians right of straight ahead.
+class _Vehicle:
+    """Hold where a vehicle stands: lengthwise, upwards and sideways metres become metres of the street."""
 
-    The body is its side view drawn out to its width, narrower at the roof and at both ends: the contour is that of
-    a solid in perspective.
-    """
-    shape, label = _SHAPES[kind], _LABELS.get(kind, CAR)
-    along, up = np.array([p[0] for p in shape]), np.array([p[1] for p in shape])
-    length, roof, belt = along.max(), up.max(), 0.62 * up.max()
-    boxy = label != CAR
-    half = _WIDTHS[kind] / 2 * (1 - (0.03 if boxy else 0.2) * np.clip((up - belt) / (roof - belt), 0, 1))
-    half = half * np.where(np.minimum(along, length - along) < 0.2, 0.98 if boxy else 0.93, 1.0)
-    paint = pick(rng, PAINTS, 0.1)
-    forward, right = np.array((np.sin(yaw), 0, np.cos(yaw))), np.array((np.cos(yaw), 0, -np.sin(yaw)))
-    origin = np.array((x, 0.0, z)) - forward * length / 2
+    def __init__(self, canvas: Canvas, rng: Rng, kind: str, x: float, z: float, yaw: float) -> None:
+        self.canvas = canvas
+        self.label = {"bus": BUS, "truck": TRUCK}.get(kind, CAR)
+        points = _SHAPES[kind].split()
+        self.coverings = [point[0] for point in points]
+        self.long, self.up = np.array([point[1:].split(",") for point in points], dtype=np.float64).T / 100
+        self.length, self.roof = float(self.long.max()), float(self.up.max())
+        slim, boxy = 0.62 * self.roof, self.label != CAR
+        lean = np.clip((self.up - slim) / (self.roof - slim), 0, 1) * (0.03 if boxy else 0.2)
+        ends = np.minimum(self.long, self.length - self.long) < 0.2
+        self.half = _WIDTHS[kind] / 2 * (1 - lean) * np.where(ends, 0.985 if boxy else 0.93, 1.0)
+        self.tyre = 0.46 if boxy else 0.33
+        self.paint = pick(rng, PAINT)
+        self.inks = {"b": self.paint, "g": self.paint, "d": self.paint * 0.3 + 12, "l": pick(rng, PLASTER)}
+        forward, right = (np.sin(yaw), 0.0, np.cos(yaw)), (np.cos(yaw), 0.0, -np.sin(yaw))
+        self.axes = np.array([forward, (0.0, 1.0, 0.0), right])
+        self.origin = np.array((x, 0.0, z)) - self.axes[0] * self.length / 2
 
-    def world(l_n: Array, y_n: Array, w_n: Array) -> Array:
-        return origin + l_n[:, None] * forward + y_n[:, None] * (0.0, 1.0, 0.0) + w_n[:, None] * right
+    def world(self, long: Array | float, up: Array | float, side: Array | float) -> Array:
+        """Return (k, 3) metres of the street."""
+        placed: Array = self.origin + np.stack(np.broadcast_arrays(long, up, side), axis=-1) @ self.axes
+        return placed
 
-    def seen(corners: Array) -> bool:
-        p = canvas.camera.project(corners)
-        q = np.roll(p, -1, axis=0)
-        return float((p[:, 0] * q[:, 1] - q[:, 0] * p[:, 1]).sum()) > 0
+    def seen(self, corners: Array) -> bool:
+        """Say whether the camera sees the outside of a (k, 3) face that is wound as the side view is."""
+        x, y = self.canvas.camera.project(corners).T
+        return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) < 0
 
-    def wheel(at: float, w: float, radius: float, tyre: Array, on: int | None) -> None:
-        ring = disc((at, radius if radius > 0.25 else 0.33), radius, 18)
-        canvas.face(world(ring[:, 0], ring[:, 1], np.full(18, w)), on, tyre, 1.0)
+    def wheels(self, side: float, radius: float, colour: Array, label: int | None) -> None:
+        """Draw the discs, or the arches, of the two wheels at `side` metres."""
+        low = 0.3 if radius > self.tyre else 0.0  # a wheel's arch ends with the body
+        for at in (self.length * 0.2, self.length * 0.81):
+            rim = disc(at, self.tyre, radius, 20)
+            self.canvas.face(self.world(rim[:, 0], np.maximum(rim[:, 1], low), side), label, colour, 1.0)
 
-    tyre_size, rubber = (0.48 if boxy else 0.33), np.array((30.0, 30.0, 32.0))
-    axles = (length * 0.19, length * 0.8)
-    for at in axles:
-        for w in (-half[1], -half[1] + 0.2, half[1] - 0.2, half[1]):
-            wheel(at, w, tyre_size, rubber, label)
-    coats = {"body": paint, "glass": GLASS * 1.1, "dark": np.minimum(paint * 0.45, 60)}
-    order = sorted(range(len(shape) - 1), key=lambda i: -abs(float((origin + forward * along[i])[2])))
-    for i in order:
-        l_n, y_n = along[[i, i + 1, i + 1, i]], up[[i, i + 1, i + 1, i]]
-        w_n = np.array([half[i], half[i + 1], -half[i + 1], -half[i]])
-        strip = world(l_n, y_n, w_n)
-        if seen(strip):
-            canvas.face(strip, label, coats[shape[i][2]])
-            if shape[i][2] == "glass" and canvas.has_photo:
-                inner = world(l_n, y_n, w_n * 0.86)
-                canvas.face(inner, None, GLASS * 0.8)
-                canvas.face(
-                    inner[[1, 2]].repeat(2, axis=0)[[0, 2, 3, 1]] * 0.6 + inner[[0, 3, 3, 0]] * 0.4,
-                    None,
-                    GLASS,
-                )
-    side = 0
-    for sign in (1, -1):
-        flank = world(along, up, sign * half)
-        if seen(flank[::sign]):
-            side = sign
-            canvas.face(flank, label, paint, canvas.light(flank[[1, 5, 8]]))
-    if canvas.has_photo:
-        _trim(canvas, world, seen, shape, half, side, paint, axles, wheel, braking)
+    def below(self) -> None:
+        """Draw the four tyres and what they and the floor shade."""
+        wide = float(self.half.max())
+        sun = self.canvas.sun
+        cast = -sun[::2] / sun[1] * self.roof * 0.7
+        for grow, depth, away in ((1.0, 0.42 * float(np.linalg.norm(sun)), cast), (1.15, 0.5, 0), (0.95, 0.75, 0)):
+            long = (np.array((0, 0, 1, 1)) - 0.5) * self.length * grow + self.length / 2
+            floor = self.world(long, 0.0, np.array((-1, 1, 1, -1)) * wide * grow)[:, ::2]
+            self.canvas.shade(floor + away, depth)
+        for outer in (-0.97 * wide, 0.97 * wide):
+            inner = outer * 0.76
+            for at in (self.length * 0.2, self.length * 0.81):
+                tread = self.world(at, box(0, 0, 1, 2 * self.tyre)[:, 1], np.array((outer, inner, inner, outer)))
+                self.canvas.face(tread, self.label, RUBBER * 0.8, 1.0)
+            for side in (inner, outer):
+                self.wheels(side, self.tyre, RUBBER * 0.8, self.label)
+
+    def hull(self) -> None:
+        """Draw the side view swept across the width, farthest strips first."""
+        order = np.argsort(-np.linalg.norm(self.world(self.long, self.up, 0.0) - (0, EYE, 0), axis=1))
+        for i in order[order < len(self.long) - 1]:
+            at = [i, i + 1, i + 1, i]
+            strip = self.world(self.long[at], self.up[at], self.half[at] * (1, 1, -1, -1))
+            if not self.seen(strip):
+                continue
+            self.canvas.face(strip, self.label, self.inks[self.coverings[i]])
+            if self.coverings[i] == "g":
+                low, high = strip[[0, 3]], strip[[1, 2]]
+                for start, ink in ((0.08, GLASS), (0.6, GLASS * 1.5 + 14)):
+                    sill, lintel = low + (high - low) * start, low + (high - low) * 0.95
+                    pane = np.array([sill[0], lintel[0], lintel[1], sill[1]])
+                    middle = pane.mean(axis=0)
+                    self.canvas.face(middle + (pane - middle) * (0.9, 1, 1), None, ink)
+
+    def flank(self, sign: int) -> None:
+        """Draw the side at `sign`, its windows and its wheels, if the camera sees it."""
+        outline = self.world(self.long, self.up, self.half * sign)
+        if not self.seen(outline[::-sign]):
+            return
+        width, lit = float(self.half.max()) * sign, self.canvas.light(outline[[1, len(outline) // 2, -2]])
+        self.canvas.face(outline, self.label, self.paint, lit)
+
+        def panel(points: list[tuple[float, float]], ink: Array) -> None:
+            long, up = np.array(points).T
+            leant = width * (0.8 if self.label == CAR else 0.97)
+            across = np.interp(up, (0.62 * self.roof, self.roof), (width, leant))
+            self.canvas.face(self.world(long, up, across), None, ink, lit)
+
+        def upright(x0: float, x1: float, y0: float, y1: float, ink: Array) -> None:
+            panel([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], ink)
+
+        end = self.length
+        upright(0.06, end - 0.06, 0.36, 0.6, self.paint * 0.82)
+        upright(0.1, end - 0.1, 0.27, 0.38, self.inks["d"])
+        if self.label == TRUCK:
+            upright(0, 5.9, 0.95, 3.4, self.inks["l"])
+            panel([(6.5, 1.65), (7.5, 1.65), (7.0, 2.5), (6.5, 2.5)], GLASS)
+        else:
+            first, last = (i for i, c in enumerate(self.coverings) if c == "g")
+            rear, front = self.long[first], self.long[last + 1]
+            belt, top = max(self.up[first], self.up[last + 1]) + 0.02, self.up[last] - 0.08
+            middle = (belt + top) / 2
+            back, nose = self.long[first + 1] + 0.15, self.long[last]
+            panel([(rear + 0.2, belt), (front - 0.3, belt), (nose, top), (back, top)], GLASS)
+            panel(
+                [((rear + back) / 2 + 0.15, middle), ((front + nose) / 2 - 0.15, middle), (nose, top), (back, top)],
+                GLASS * 1.4 + 10,
+            )
+            doors = np.arange(1.0, end - 0.5, 1.4)[1:] if self.label == BUS else [(rear + front) / 2]
+            for at in doors:
+                upright(at - 0.06, at + 0.06, belt, top, self.paint * 0.8)
+                upright(at - 0.015, at + 0.015, 0.4, belt, self.paint * 0.7)
+                upright(at - 0.3, at - 0.12, belt - 0.14, belt - 0.1, self.paint * 0.6)
+        for radius, ink in ((1.2, self.paint * 0.2 + 10), (1.0, RUBBER), (0.64, STEEL * 1.2), (0.25, STEEL * 0.6)):
+            self.wheels(width, self.tyre * radius, ink, self.label if radius == 1 else None)
+
+    def lamps(self, braking: bool) -> None:
+        """Paint the lamps, the plate and the grille of the end that the camera sees."""
+        wide, high = float(self.half[1]), float(self.up[3]) if self.label == CAR else 1.2
+        white = np.array((240.0, 238.0, 226.0))
+        red = np.array((216.0, 32.0, 28.0)) if braking else np.array((132.0, 24.0, 26.0))
+        for at, sign, ink, low in ((-0.01, 1, red, 0.74 * high), (self.length + 0.01, -1, white, 0.62 * high)):
+            end = self.world(at, np.array((0.3, 1, 1, 0.3)), wide * sign * np.array((1, 1, -1, -1)))
+            if not self.seen(end):
+                continue
+            tall = high * (0.16 if sign > 0 else 0.13)
+            patches = [(box(-wide * 0.94, 0.4, wide * 0.94, 0.45), self.inks["d"])]
+            patches += [(box(e * wide * 0.66, low, e * wide * 0.96, low + tall), ink) for e in (-1, 1)]
+            patches += [(box(-wide * 0.55, low * 0.9, wide * 0.55, low + tall * 0.8), self.inks["d"])] * (sign < 0)
+            patches += [(box(-0.26, 0.5, 0.26, 0.61), white * 0.92)]
+            for outline, colour in patches:
+                self.canvas.face(self.world(at, outline[:, 1], outline[:, 0]), None, colour, 1.0)
+
+
+def vehicle(canvas: Canvas, rng: Rng, kind: str, x: float, z: float, yaw: float) -> None:
+    """Draw a hatch, sedan, suv, van, bus or truck around (X, Z), turned `yaw` radians right of straight ahead."""
+    car = _Vehicle(canvas, rng, kind, x, z, yaw)
+    car.below()
+    car.hull()
+    car.lamps(rng.random() < 0.3)
+    for sign in (-1, 1):
+        car.flank(sign)
+
+
+def person(canvas: Canvas, rng: Rng, x: float, z: float, riding: bool = False) -> None:
+    """Draw somebody who walks or stands, or somebody on a bicycle."""
+    label, grown = (RIDER if riding else PERSON), rng.uniform(0.92, 1.06)
+    canvas.cast(x, z, 0.22, 0.1, 1.6)
+    figure = Figure(canvas, x, z, grown * rng.choice([-1, 1]) * (rng.uniform(0.5, 1.0) if riding else 1.0))
+    figure.scale[1] *= grown
+    top, legs, skin = pick(rng, CLOTH), pick(rng, CLOTH) * 0.7, pick(rng, SKINS)
+    hair = pick(rng, _palette((60, 44, 34), (36, 32, 32), (150, 116, 70), (120, 116, 112)))
+    if riding:
+        _bicycle(rng, figure)
+        steps, hip, chest = [(0.28, 0.62, 0.12, 0.2, 0.8), (0.36, 0.75, 0.2, 0.42, 1.0)], (-0.14, 1.0), (0.16, 1.42)
+        hands, bulk = [(0.32, 1.22, 0.46, 1.06)], 0.16
+    else:
+        a = rng.uniform(0.04, 0.34)
+        steps = [(0.06 - 0.3 * a, 0.5, -a, 0.09, 0.8), (0.05 + 0.6 * a, 0.52, a, 0.06, 1.0)]
+        hip, chest, bulk = (0.0, 0.9), (0.0, 1.34), rng.uniform(0.15, 0.19)
+        hands = [(0.14 + 0.2 * a, 1.12, 0.16 + 0.5 * a, 0.86), (-0.18 - 0.2 * a, 1.1, -0.16 - 0.5 * a, 0.84)]
+    for knee_x, knee_y, foot_x, foot_y, shade in steps:
+        figure.fill(limb(*hip, knee_x, knee_y, 0.1, 0.075), label, legs * shade)
+        figure.fill(limb(knee_x, knee_y, foot_x, foot_y, 0.075, 0.05), label, legs * shade)
+        figure.fill(limb(foot_x, foot_y - 0.02, foot_x + 0.13, foot_y - 0.03, 0.05, 0.035), label, legs * 0.4)
+    if not riding and rng.random() < 0.3:
+        figure.fill(limb(0.0, 0.7, *chest, 0.19, bulk), label, top * 0.92)
+    if not riding and rng.random() < 0.35:
+        figure.fill(limb(-0.24, 0.82, -0.26, 1.0, 0.11, 0.09), label, pick(rng, CLOTH) * 0.7)
+    figure.fill(limb(*hip, *chest, bulk * 0.85, bulk), label, top)
+    figure.fill(limb(hip[0] - 0.06, hip[1] + 0.05, chest[0] - 0.08, chest[1] - 0.05, 0.06, 0.07), None, top * 0.82)
+    for elbow_x, elbow_y, hand_x, hand_y in hands:
+        figure.fill(limb(chest[0] * 0.9, chest[1] + 0.05, elbow_x, elbow_y, 0.07, 0.055), label, top * 0.88)
+        figure.fill(limb(elbow_x, elbow_y, hand_x, hand_y, 0.055, 0.045), label, top * 0.9)
+        figure.fill(disc(hand_x, hand_y, 0.05, 8), label, skin)
+    neck = chest[0] * 1.15 + 0.02
+    figure.fill(limb(neck, chest[1] + 0.1, neck + 0.02, chest[1] + 0.25, 0.06, 0.06), label, skin * 0.85)
+    figure.fill(limb(neck + 0.02, chest[1] + 0.27, neck + 0.02, chest[1] + 0.34, 0.095, 0.1), label, skin)
+    figure.fill(limb(neck - 0.03, chest[1] + 0.34, neck + 0.01, chest[1] + 0.38, 0.09, 0.095), label, hair)
+
+
+def bicycles(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
+    """Draw some bicycles that are parked side by side."""
+    for i in range(int(rng.integers(1, 5))):
+        _bicycle(rng, Figure(canvas, x + rng.normal(0, 0.1), z - 0.5 * i, rng.uniform(0.5, 1.0)))
+
+
+def _bicycle(rng: Rng, figure: Figure) -> None:
+    """Draw a bicycle; its wheels are labelled as discs, as in Cityscapes, though the photo shows their rings."""
+    paint = pick(rng, PAINT)
+    for at in (-0.52, 0.52):
+        figure.fill(disc(at, 0.34, 0.34, 22), BICYCLE, None)
+        ring = np.concatenate([disc(at, 0.34, 0.345, 22), disc(at, 0.34, 0.345, 1)])
+        hole = np.concatenate([disc(at, 0.34, 0.285, 22), disc(at, 0.34, 0.285, 1)])[::-1]
+        figure.fill(np.concatenate([ring, hole]), None, RUBBER)
+    tubes = [(-0.52, 0.34, -0.12, 0.34), (-0.12, 0.34, 0.36, 0.78), (-0.2, 0.8, 0.38, 0.82), (0.52, 0.34, 0.38, 0.98)]
+    for tube in [*tubes, (-0.12, 0.34, -0.22, 0.92), (-0.52, 0.34, -0.2, 0.8)]:
+        figure.fill(limb(*tube, 0.035, 0.035), BICYCLE, paint)
+    figure.fill(limb(-0.32, 0.94, -0.12, 0.95, 0.05, 0.03), BICYCLE, RUBBER)
+    figure.fill(limb(0.34, 1.02, 0.5, 1.04, 0.03, 0.03), BICYCLE, RUBBER)
+
+
+def lamp(canvas: Canvas, rng: Rng, x: float, z: float, height: float) -> None:
+    """Draw a street lamp whose arm reaches over the road."""
+    figure, steel = Figure(canvas, x, z, -float(np.sign(x))), STEEL * rng.uniform(0.6, 1.0)
+    figure.fill(limb(0, 0, 0, 0.8, 0.11, 0.1), POLE, steel * 0.9)
+    figure.fill(limb(0, 0, 0, height - 0.8, 0.09, 0.06), POLE, steel)
+    turn = np.linspace(0, np.pi / 2, 6)
+    arm = np.stack([1.1 * (1 - np.cos(turn)), height - 0.8 + 0.7 * np.sin(turn)], axis=-1)
+    for (x0, y0), (x1, y1) in itertools.pairwise(arm):
+        figure.fill(limb(x0, y0, x1, y1, 0.06, 0.055), POLE, steel)
+    figure.fill(limb(1.0, height - 0.1, 1.7, height - 0.05, 0.08, 0.12), POLE, steel * 1.1)
+
+
+def sign(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
+    """Draw a pole with one or two traffic signs."""
+    figure, steel = Figure(canvas, x, z), STEEL * rng.uniform(0.8, 1.1)
+    high = rng.uniform(2.2, 2.8)
+    figure.fill(limb(0, 0, 0, high, 0.045, 0.04), POLE, steel)
+    red, white, black = np.array((196.0, 34.0, 38.0)), np.array((238.0, 238.0, 234.0)), np.array((40.0, 40.0, 44.0))
+    blue, yellow = np.array((36.0, 88.0, 176.0)), np.array((242.0, 194.0, 44.0))
+    kinds = [
+        (24, 0.0, red, red * 1.08, box(-0.62, -0.14, 0.62, 0.14), white),
+        (3, np.pi / 2, red, white, box(-0.07, -0.2, 0.07, 0.36), black),
+        (24, 0.0, white, blue, limb(0, -0.45, 0, 0.45, 0.12, 0.12), white),
+        (4, 0.0, white, yellow, box(0, 0, 0, 0), yellow),
+        (4, np.pi / 4, white, blue, limb(0, 0.15, 0, 0.25, 0.3, 0.3), white),
+    ]
+    for _ in range(int(rng.integers(1, 3))):
+        size, (corners, turn, edge, plate, glyph, ink) = rng.uniform(0.28, 0.37), kinds[rng.integers(len(kinds))]
+        figure.fill(disc(0, high, size * 1.1, corners, turn), SIGN, edge)
+        figure.fill(disc(0, high, size * 0.88, corners, turn), None, plate)
+        figure.fill((0, high) + size * glyph, None, ink)
+        high -= 2.1 * size
+
+
+def traffic_light(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
+    """Draw a traffic light on its pole, now and then with a second one on an arm over the road."""
+    figure, steel = Figure(canvas, x, z, -float(np.sign(x))), STEEL * 0.8
+    reach = rng.uniform(2.0, 3.5) if rng.random() < 0.5 else 0.0
+    high, lit = 5.4 if reach else 3.2, int(rng.integers(3))
+    figure.fill(limb(0, 0, 0, high, 0.09, 0.07), POLE, steel)
+    if reach:
+        figure.fill(limb(0, high - 0.2, reach, high, 0.07, 0.05), POLE, steel)
+    colours = _palette((60, 220, 120), (250, 190, 40), (240, 50, 40))
+    for at, low in ((0.0, 2.4), (reach, high - 0.7)) if reach else ((0.0, 2.4),):
+        figure.fill(box(at - 0.2, low, at + 0.2, low + 1.05), LIGHT, np.array((46.0, 50.0, 48.0)))
+        for i in range(3):
+            glow = colours[i] * (1.0 if i == lit else 0.3)
+            figure.fill(disc(at, low + 0.2 + 0.32 * i, 0.12, 12), None, glow)
+
+
+def column(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
+    """Draw a bin, a box of the post or an advertising column."""
+    figure, wide = Figure(canvas, x, z), rng.uniform(0.22, 0.6)
+    high, colour = wide * rng.uniform(2.0, 4.0), pick(rng, PAINT) * 0.8
+    figure.fill(box(-wide, 0, wide, high), STATIC, colour)
+    figure.fill(box(-wide, 0, -wide * 0.3, high), None, colour * 1.15)
+    figure.fill(box(-wide * 1.15, high, wide * 1.15, high + 0.15), STATIC, colour * 0.7)
+    figure.fill(box(-wide * 0.6, high * 0.45, wide * 0.6, high * 0.8), None, pick(rng, PLASTER))
+
+
+def post(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
+    """Draw a bollard."""
+    figure, ink = Figure(canvas, x, z), STEEL * rng.uniform(0.7, 1.2)
+    figure.fill(limb(0, 0, 0, 0.95, 0.08, 0.08), POLE, ink)
+    figure.fill(box(-0.08, 0.74, 0.08, 0.84), None, np.array((226.0, 224.0, 216.0)))

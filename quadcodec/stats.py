@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
-from .manifest import Published, detect_manifest, find_masks, load_manifest, manifest_names
+from .manifest import detect_manifest, find_masks, load_manifest, manifest_names
 from .masks import read_mask
 from .quadtree import LinearQuadtree
 from .store import LabelStore, open_store
 
-__all__ = ["StatsRow", "leaf_counts", "stats"]
+__all__ = ["StatsRow", "find_stores", "leaf_counts", "stats"]
+
+PublishedRow = Mapping[str, float | None]
+"""A row of the paper's Table 5: '5' .. '0' and 'ratio', in percent; None where it is unreadable."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class StatsRow:
     leaves: tuple[int, ...]
     leaf_ratio_mean: float
     stored_bytes: int
-    published: Published | None
+    published: PublishedRow | None
 
     @property
     def percent(self) -> dict[int, float]:
@@ -65,7 +68,12 @@ class StatsRow:
             "leaf_ratio_mean": self.leaf_ratio_mean,
             "stored_bytes": self.stored_bytes,
             "stored_bits_per_pixel": 8 * self.stored_bytes / self.pixels,
-            "published": None if self.published is None else self.published.to_json(),
+            "published": None
+            if self.published is None
+            else {
+                "percent": {level: share for level, share in self.published.items() if level != "ratio"},
+                "leaf_ratio_percent": self.published["ratio"],
+            },
         }
 
 
@@ -139,7 +147,7 @@ def _folder_rows(path: Path) -> list[StatsRow]:
 
 
 def _pool(
-    items: Iterable[tuple[LinearQuadtree, int]], path: str, dataset: str, split: str, published: Published | None
+    items: Iterable[tuple[LinearQuadtree, int]], path: str, dataset: str, split: str, published: PublishedRow | None
 ) -> StatsRow:
     images = pixels = padded = stored = 0
     leaves: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -163,3 +171,30 @@ def _pool(
 def find_stores(folder: str | Path = ".") -> Iterator[Path]:
     """Yield the ``*.zarr`` folders that lie in a folder, by name."""
     return (path for path in sorted(Path(folder).glob("*.zarr")) if path.is_dir())
+
+
+def summary(store: LabelStore) -> dict[str, Any]:
+    """Return what ``quadcodec info`` prints: what a store holds, without reading a record."""
+    stored = sum(store.stored_bytes(i) for i in range(len(store)))
+    pixels = int(store.sizes.astype(np.int64).prod(axis=1).sum())
+    return {
+        "path": str(store.path),
+        "dataset": store.info.dataset,
+        "images": len(store),
+        "splits": {split: len(store.indices(split)) for split in store.info.splits},
+        "smallest": [int(v) for v in store.sizes[store.sizes.astype(np.int64).prod(axis=1).argmin()]],
+        "largest": [int(v) for v in store.sizes[store.sizes.astype(np.int64).prod(axis=1).argmax()]],
+        "pixels": pixels,
+        "stored_bytes": stored,
+        "stored_bits_per_pixel": 8 * stored / pixels,
+        "levels": store.info.levels,
+        "profile": store.info.profile,
+        "shards": -(-len(store) // store.info.shard_size),
+        "shard_size": store.info.shard_size,
+        "with_photo": sum(bool(image) for image in store.columns.image),
+        "image_root": store.info.image_root,
+        "classes": {str(c.id): c.name for c in store.classes},
+        "train_classes": list(store.info.train_classes),
+        "void": list(store.info.void),
+        "format_version": store.info.format_version,
+    }

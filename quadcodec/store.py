@@ -15,6 +15,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import FormatError, MaskError, StoreError, UnsupportedVersionError
+from .masks import default_palette
 from .pyramid import TPyramid, check_mask
 from .quadtree import LinearQuadtree
 from .record import FORMAT_VERSION, PROFILES, decode, decode_tree, encode
@@ -50,6 +51,8 @@ class StoreInfo:
     train_classes: tuple[str, ...] = ()
     """Names of the training classes, by train id; empty where the raw ids are the classes."""
     void: tuple[int, ...] = ()
+    color_masks: bool = False
+    """The mask files held the classes' colours, not ids."""
     image_root: str = ""
     levels: int = 6
     profile: str = "fast"
@@ -145,6 +148,15 @@ class LabelStore:
         """The raw ids that have a name."""
         return self.info.classes
 
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """(256, 3) colours of the ids: the classes' own where they have one, else those of Pascal VOC."""
+        palette = default_palette()
+        for c in self.classes:
+            if c.color is not None and c.id < len(palette):
+                palette[c.id] = c.color
+        return palette
+
     def indices(self, split: str | None = None) -> NDArray[np.int64]:
         """Return the indices of a split's images (of all without one); raise StoreError if it does not exist."""
         if split is None:
@@ -152,6 +164,17 @@ class LabelStore:
         if split not in self.info.splits:
             raise StoreError(f"{self.path}: split {split!r} does not exist, expected one of {list(self.info.splits)}")
         return np.flatnonzero(np.array(self.splits) == split)
+
+    def find(self, image: str) -> int:
+        """Return the index of an image by its name, or by its number as text; raise StoreError if there is none."""
+        if image in self.names:
+            return self.names.index(image)
+        if image.isdecimal() and int(image) < len(self):
+            return int(image)
+        raise StoreError(
+            f"{self.path}: image {image!r} does not exist, expected a name such as {self.names[0]!r} "
+            f"or a number in 0..{len(self) - 1}"
+        )
 
     def record(self, index: int) -> bytes:
         """Return the bytes of one record: one range read, after one of its shard's index.
@@ -229,7 +252,8 @@ def pack_shard(records: Sequence[bytes], shard_size: int) -> bytes:
         index[slot] = offset, len(record)
         offset += len(record)
     tail = index.tobytes()
-    return b"".join(records) + tail + google_crc32c.value(tail).to_bytes(4, "little")
+    checksum: int = google_crc32c.value(tail)
+    return b"".join(records) + tail + checksum.to_bytes(4, "little")
 
 
 def read_shard_index(path: Path, shard_size: int) -> NDArray[np.uint64]:
@@ -253,7 +277,8 @@ def _read(path: Path, offset: int, nbytes: int) -> bytes:
     """Read a range with pread, on a descriptor of its own: nothing is shared with a forked process."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return os.pread(descriptor, nbytes, offset)
+        data: bytes = os.pread(descriptor, nbytes, offset)
+        return data
     finally:
         os.close(descriptor)
 
@@ -271,7 +296,8 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StoreError(
-            f"{path}: cannot be written ({error.strerror}). Free space or fix permissions, then convert with --resume"
+            f"{path}: cannot be written ({error.strerror}). Free space or fix permissions, then run again "
+            "(a conversion goes on with --resume)"
         ) from error
 
 
@@ -461,7 +487,8 @@ def write(
     images = tuple(images) if images is not None else ("",) * count
     if not len(names) == len(splits) == len(images) == count:
         raise StoreError(
-            f"{path}: {count} masks, {len(names)} names, {len(splits)} splits, {len(images)} images; expected one an image"
+            f"{path}: {count} masks, {len(names)} names, {len(splits)} splits, {len(images)} images; "
+            "expected the same number of each"
         )
     info = StoreInfo(
         dataset=dataset, splits=tuple(dict.fromkeys(splits)), classes=tuple(classes), void=tuple(void),
@@ -469,7 +496,9 @@ def write(
     )  # fmt: skip
     sizes = np.array([a.shape for a in arrays], np.uint32)
     dtype = max((a.dtype for a in arrays), key=lambda d: d.itemsize)
-    columns = Columns(names, splits, names, images, tuple("npy" for _ in arrays))
+    columns = Columns(
+        names, splits, tuple(f"{n}.npy" for n in names), images, tuple(f"npy:{a.dtype.str}" for a in arrays)
+    )
     partial = partial_path(path)
     create(partial, info, columns, (int(sizes[:, 0].max()), int(sizes[:, 1].max())), dtype)
     for shard in range(-(-count // info.shard_size)):

@@ -60,7 +60,7 @@ def _check_shards(store: LabelStore, deep: bool) -> Iterator[Finding]:
     size = store.info.shard_size
     count = -(-len(store) // size)
     expected = {shard_path(store.path, shard) for shard in range(count)}
-    for stray in sorted(set(p for p in (store.path / "labels" / "c").rglob("*") if p.is_file()) - expected):
+    for stray in sorted({p for p in (store.path / "labels" / "c").rglob("*") if p.is_file()} - expected):
         yield Finding(str(stray), "is no shard of this store", "Delete it if nothing else needs it")
     for shard in range(count):
         path = shard_path(store.path, shard)

@@ -73,7 +73,7 @@ class QuadtreeCodec(ArrayBytesCodec):
         else:
             chunk = np.full(canvas, chunk_spec.fill_value, dtype)
             chunk[0, : header.height, : header.width] = mask
-        return chunk_spec.prototype.nd_buffer.from_ndarray_like(chunk)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(chunk)
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         chunk = chunk_array.as_numpy_array()

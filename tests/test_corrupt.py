@@ -1,5 +1,9 @@
-"""Damaged and hostile records: an error or the right mask, never a crash. `make bounds` runs this with bounds checks."""
+"""Damaged and hostile records: an error or the right mask, never a crash.
 
+`make bounds` runs this with bounds checks.
+"""
+
+import contextlib
 import struct
 
 import google_crc32c
@@ -84,10 +88,8 @@ def test_hostile_sections_do_not_crash(name, index, data):
 def test_hostile_headers_do_not_crash(name, field, value):
     record = encode(SAMPLES[name])
     value = value % 256 if field < 5 else value
-    try:
+    with contextlib.suppress(FormatError):
         decode(reseal(record, header_edit=(field, value)))
-    except FormatError:
-        pass
 
 
 @pytest.mark.parametrize("side", [2**30, 2**31, 2**32 - 1])

@@ -70,7 +70,7 @@ class Bottleneck(nn.Module):
         return self.act(self.bn3(self.conv3(y_bchw)) + shortcut_bchw)
 
 
-LAYOUTS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+LAYOUTS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -120,6 +120,8 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, BasicBlock | Bottleneck):  # every block starts as its shortcut
+                nn.init.zeros_((module.bn2 if isinstance(module, BasicBlock) else module.bn3).weight)
 
     def forward(self, images_bchw: Tensor) -> tuple[Tensor, ...]:
         """Return the features at strides 2, 4, 8, 16 and 32, channels last in memory.

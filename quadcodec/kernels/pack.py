@@ -57,7 +57,7 @@ def find_pairs(
                 first = np.int64(index_of[value])
                 second = first
             for label in (first, second):
-                if label == low or label == high:
+                if label in (low, high):
                     continue
                 if low < 0:
                     low = label
@@ -161,13 +161,13 @@ def inside_child(cell: NDArray[np.int32], child: int, level: int, height: int, w
     """Whether a child at ``level`` of the parent cell (_, y, x) holds a pixel of the image."""
     y = np.int64(2 * cell[1] + (child >> 1)) << level
     x = np.int64(2 * cell[2] + (child & 1)) << level
-    return y < height and x < width
+    return bool(y < height and x < width)
 
 
 @numba.njit(cache=True, nogil=True)
 def straddles(y: int, x: int, level: int, height: int, width: int) -> bool:
     """Whether cell (y, x) of ``level`` lies partly inside the image and partly beyond its bottom or right."""
-    return (np.int64(y + 1) << level) > height or (np.int64(x + 1) << level) > width
+    return bool((np.int64(y + 1) << level) > height or (np.int64(x + 1) << level) > width)
 
 
 @numba.njit(cache=True, nogil=True)

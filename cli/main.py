@@ -1,0 +1,170 @@
+"""The command ``quadcodec``. Commands import what they need when they run, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .errors import run
+from .tables import stats_table, summary_text
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+
+def main() -> None:
+    """Run ``quadcodec``."""
+    run(cli)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="quadcodec")
+def cli() -> None:
+    """Turn segmentation masks into compressed quadtrees in a zarr store, and back.
+
+    \b
+    quadcodec convert cityscapes/ out.zarr    encode every mask
+    quadcodec stats out.zarr                  its sparsity (Table 5 of the paper)
+    quadcodec view out.zarr 0 -o levels.png   the levels of one mask
+    """
+
+
+@cli.command()
+@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "layout",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="auto, cityscapes, ade20k, camvid, folder, or a manifest of your own (TOML).",
+)
+@click.option("--split", "splits", multiple=True, help="Take this split only; may be given again.  [default: all]")
+@click.option("--void", multiple=True, type=int, help="An id that is unlabelled; may be given again.")
+@click.option("--levels", default=6, show_default=True, type=click.IntRange(2, 10), help="Levels of the quadtree.")
+@click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one a core]")
+@click.option("--overwrite", is_flag=True, help="Replace the store DST, and drop an unfinished conversion.")
+@click.option("--resume", is_flag=True, help="Continue an unfinished conversion.")
+@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Bad masks.")
+@click.option("--dry-run", is_flag=True, help="Look at everything, write nothing.")
+@JSON
+def convert(
+    src: Path, dst: Path, layout: str, splits: tuple[str, ...], void: tuple[int, ...], levels: int,
+    workers: int | None, overwrite: bool, resume: bool, on_error: str, dry_run: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Encode the masks of the data set SRC into the new store DST."""
+    from tqdm import tqdm
+
+    from quadcodec.convert import convert, plan_conversion, planned, worker_pool
+
+    skip = on_error == "skip"
+    plan = plan_conversion(src, layout=layout, splits=splits or None, void=void, levels=levels, skip_bad=skip)
+    if dry_run:
+        report = planned(plan, dst)
+    else:
+        with ExitStack() as stack:
+            bar = stack.enter_context(tqdm(total=len(plan.columns), desc="convert", unit="mask", disable=None))
+            executor = stack.enter_context(worker_pool(plan, workers or os.cpu_count() or 1))
+            report = convert(
+                plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, executor=executor, progress=bar.update
+            )
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    for problem in report.skipped:
+        click.echo(f"skipped: {problem.message}", err=True)
+    splits_text = ", ".join(f"{name} {count}" for name, count in report.splits.items())
+    click.echo(f"{report.path}: {report.dataset}, {splits_text}" + (" (dry run: nothing written)" if dry_run else ""))
+    if report.without_photo:
+        click.echo(f"{report.without_photo} masks have no photo; they serve statistics, not training.")
+    if not dry_run:
+        bits = 8 * report.stored_bytes / report.pixels
+        click.echo(
+            f"{report.source_bytes / 1e6:.1f} MB of mask files -> {report.stored_bytes / 1e6:.1f} MB of records, "
+            f"{bits:.4f} bits a pixel"
+        )
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@JSON
+def stats(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Print the sparsity of stores or folders of masks (Table 5 of the paper).
+
+    Without PATHS: of the only *.zarr here. Published figures stand below ours where the paper has them.
+    """
+    from quadcodec.stats import find_stores, stats
+
+    if not paths:
+        paths = tuple(find_stores())
+        if len(paths) != 1:
+            raise click.UsageError(f"found {len(paths)} stores (*.zarr) here, expected one: name the PATHS to look at.")
+    rows = [row for path in paths for row in stats(path)]
+    click.echo(json.dumps({"rows": [row.to_json() for row in rows]}) if as_json else stats_table(rows))
+
+
+@cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@JSON
+def info(store: Path, as_json: bool) -> None:
+    """Describe a store: data set, sizes, classes, bytes."""
+    from quadcodec.stats import summary
+    from quadcodec.store import open_store
+
+    values = summary(open_store(store))
+    click.echo(json.dumps(values) if as_json else summary_text(values))
+
+
+@cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--deep", is_flag=True, help="Decode every record, too.")
+@JSON
+def validate(store: Path, deep: bool, as_json: bool) -> None:
+    """Look for damage in a store; exit 1 if there is any."""
+    from quadcodec.validate import validate
+
+    findings = validate(store, deep=deep)
+    if as_json:
+        click.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}))
+    for finding in findings if not as_json else ():
+        click.echo(f"{finding.where}: {finding.found}. {finding.fix}.")
+    if findings:
+        raise click.exceptions.Exit(1)
+    if not as_json:
+        click.echo(f"{store}: no fault found" + ("" if deep else " (records were not decoded: --deep)"))
+
+
+@cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--png", "folder", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
+def export(store: Path, folder: Path) -> None:
+    """Write the masks of a store as files again, under the paths and in the modes they came from."""
+    from tqdm import tqdm
+
+    from quadcodec.export import export_masks
+    from quadcodec.store import open_store
+
+    opened = open_store(store)
+    with tqdm(total=len(opened), desc="export", unit="mask", disable=None) as bar:
+        count = export_masks(opened, folder, bar.update)
+    click.echo(f"{folder}: {count} masks")
+
+
+@cli.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("image")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG to write.")
+def view(store: Path, image: str, output: Path) -> None:
+    """Draw the levels of IMAGE (its name or number) side by side, as Tables 8 and 9 of the paper."""
+    from quadcodec.render import render_levels, write_picture
+    from quadcodec.store import open_store
+
+    opened = open_store(store)
+    index = opened.find(image)
+    write_picture(output, render_levels(opened.quadtree(index), opened.palette, opened.info.void))
+    click.echo(f"{output}: levels {opened.info.levels - 1}..0 of {opened.names[index]}")

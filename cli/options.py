@@ -1,0 +1,39 @@
+"""Option types that several commands share."""
+
+from __future__ import annotations
+
+import click
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
+    """Read HEIGHTxWIDTH in pixels."""
+
+    name = "HxW"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return (height, width)."""
+        if isinstance(value, tuple):
+            return value
+        height, _, width = str(value).partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"{value!r} is no size, expected HEIGHTxWIDTH such as 192x256", param, ctx)
+        return int(height), int(width)
+
+
+class Ids(click.ParamType):  # type: ignore[type-arg]
+    """Read one raw id, or 'none'."""
+
+    name = "ID"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the id, or None for 'none'."""
+        if value is None or isinstance(value, int) or value == "none":
+            return value if isinstance(value, int) else None
+        if not str(value).isdecimal():
+            self.fail(f"{value!r} is no id, expected a number or 'none'", param, ctx)
+        return int(str(value))
+
+
+def void_ids(given: tuple[int | None, ...]) -> tuple[int, ...] | None:
+    """Return what --void means: None where it was not given, () for 'none', else the ids."""
+    return tuple(v for v in given if v is not None) if given else None

@@ -1,0 +1,56 @@
+"""Results as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quadcodec.stats import StatsRow
+
+
+def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return rows as columns two spaces apart, the first ``left`` columns flush left, the rest flush right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def stats_table(rows: Sequence[StatsRow]) -> str:
+    """Return Table 5: a row for each split, and below it the published one where there is one."""
+    levels = range(max(len(row.leaves) for row in rows) - 1, -1, -1)
+    lines = [["path", "split", "images", *(f"Q{level}" for level in levels), "leaf ratio %", "bits/pixel"]]
+    for row in rows:
+        shares = [f"{row.percent[level]:.2f}" if level in row.percent else "" for level in levels]
+        ratio = f"{row.leaf_ratio_percent:.2f}"
+        bits = f"{8 * row.stored_bytes / row.pixels:.4f}"
+        lines.append([row.path, row.split, str(row.images), *shares, ratio, bits])
+        if row.published is not None:
+            cells = [row.published.get(str(level)) for level in levels] + [row.published["ratio"]]
+            lines.append(["  paper", "", "", *("-" if c is None else f"{c:.2f}" for c in cells), ""])
+    return align(lines, left=2) + "\n\nShare of pixels in leaves of each level, percent, on the zero-padded canvas."
+
+
+def summary_text(values: dict[str, Any]) -> str:
+    """Return the description of a store."""
+    size = " x ".join(str(v) for v in values["smallest"])
+    if values["largest"] != values["smallest"]:
+        size += " .. " + " x ".join(str(v) for v in values["largest"])
+    splits = ", ".join(f"{name} {count}" for name, count in values["splits"].items())
+    classes = [f"{i} {name}" for i, name in values["classes"].items()]
+    lines = [
+        ("data set", values["dataset"]),
+        ("images", f"{values['images']} ({splits}), {size} (height x width)"),
+        ("photos", f"{values['with_photo']} below {values['image_root']}"),
+        ("records", f"{values['stored_bytes']} bytes, {values['stored_bits_per_pixel']:.4f} bits a pixel"),
+        ("shards", f"{values['shards']} of up to {values['shard_size']} images"),
+        ("quadtree", f"{values['levels']} levels, profile {values['profile']}, format {values['format_version']}"),
+        ("void", ", ".join(str(v) for v in values["void"]) or "none named"),
+        ("raw ids", ", ".join(classes) or "no names known"),
+    ]
+    if values["train_classes"]:
+        lines.append(("classes", f"{len(values['train_classes'])}: " + ", ".join(values["train_classes"])))
+    return f"{values['path']}\n" + align([[f"  {key}", value] for key, value in lines], left=2)

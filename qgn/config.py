@@ -1,0 +1,57 @@
+"""A training run as one typed value; checkpoints carry it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Scheme = Literal["all", "gtc", "pc"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Hold every setting of a run.
+
+    Attributes
+    ----------
+    labels : the store of label trees.
+    work_dir : folder for checkpoints and the log.
+    images : folder of the photos, where it is not the one that the store names.
+    void : raw ids to ignore, where the store does not say; () for none at all.
+    val_fraction : share of the training images set aside for validation, in a store without a val split.
+    model, width : as `qgn.models.build.build_model`.
+    image_size : (height, width) that photos and trees are resized to; None for native sizes.
+    crop : (height, width) of random windows, multiples of 32; None for whole images.
+    propagation : which cells training carries on (section 3.3 of the paper).
+    loss, gamma : adaptive (Eq. 8) or fixed weights of the levels (Eq. 7).
+    optimizer, lr, weight_decay : the rate decays as (1 - step / steps) ** 0.9 (A.2 of the paper).
+    steps, batch_size, seed : a run is a function of these and of the data.
+    eval_every : steps between evaluations on the validation images, by predicted composites.
+    device, workers : torch device; processes that read data.
+    """
+
+    labels: str
+    work_dir: str
+    images: str | None = None
+    void: tuple[int, ...] | None = None
+    val_fraction: float = 0.1
+    model: str = "qgn_resnet18"
+    width: int = 32
+    image_size: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    propagation: Scheme = "gtc"
+    loss: Literal["adaptive", "fixed"] = "adaptive"
+    gamma: float = 1.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 8
+    steps: int = 400
+    seed: int = 0
+    eval_every: int = 200
+    device: str = "cpu"
+    workers: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON holds them."""
+        return asdict(self)

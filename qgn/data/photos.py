@@ -1,0 +1,66 @@
+"""Photos: files below an image root -> (H, W, 3) uint8."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from qgn.errors import TrainingError
+from quadcodec.store import LabelStore
+
+Size = tuple[int, int]
+
+MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+"""Mean and standard deviation of ImageNet's photos by channel, which published encoder weights expect."""
+
+
+def photo_path(store: LabelStore, index: int, root: Path) -> Path | None:
+    """Return where the photo of an image should lie, None if the store knows none.
+
+    Raises
+    ------
+    TrainingError : the store's path leads out of the image root.
+    """
+    image = store.columns.image[index]
+    if not image:
+        return None
+    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+        raise TrainingError(f"{store.path}: photo {image!r} leads out of the image root. Run 'quadcodec validate'")
+    return root / image
+
+
+def read_photo(path: Path, *, native: Size | None = None, size: Size | None = None) -> NDArray[np.uint8]:
+    """Read a photo as (H, W, 3) RGB.
+
+    Parameters
+    ----------
+    native : the (height, width) that it must have: that of its mask.
+    size : the (height, width) to resize to, bilinear with antialiasing.
+
+    Raises
+    ------
+    TrainingError : the file is missing, damaged, or of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            found = (image.height, image.width)
+            if native is not None and found != native:
+                raise TrainingError(
+                    f"{path}: photo of {found[0]} x {found[1]} pixels (height x width), but its mask has "
+                    f"{native[0]} x {native[1]}. Mend the pair and convert again"
+                )
+            rgb = image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise TrainingError(f"{path}: the photo cannot be read ({error}). Replace the file or leave it out") from error
+    if size is not None and size != found:
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def normalise(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return a photo (H, W, 3) as (3, H, W) float32 of mean 0 and deviation 1 over ImageNet."""
+    return np.ascontiguousarray(((photo - MEAN) / STD).transpose(2, 0, 1))

@@ -1,0 +1,159 @@
+"""The sparse decoder of Table 7: residual blocks on the active cells of levels 5 to 1.
+
+At each level the active cells run through their block, hand their features to their four children (nearest
+upsampling, Eq. 11), a 1x1 skip connection adds the encoder's features, and a 1x1 layer predicts k + 1
+channels for every child. Cells that stay inactive are dropped before the next convolution.
+
+Shapes: b images, c, i and o channels, h and w rows and columns of an encoder feature map, q = b * h * w cells
+of its full grid, n visited nodes of a level, m active ones, k classes and the composite one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3
+from qgn.sparse.frontier import Labels, Sites, child_nodes, root_nodes, select_sites
+from qgn.sparse.propagation import RULES
+
+from .prediction import LevelPrediction, QuadtreePrediction
+
+LEVELS = 6
+"""Levels of the predicted tree: the encoder's stride is 32."""
+CHANNELS = (8, 4, 2, 1, 1, 1)
+"""Channels into Trans4..Trans0 and out of Trans0, in units of the width (Table 7)."""
+UNITS = (6, 4, 3, 3, 3)
+"""Residual units of Trans4..Trans0 (Table 7)."""
+
+
+class ResidualUnit(nn.Module):
+    """Two submanifold convolutions around a shortcut; the second may change the width.
+
+    The unit starts as its shortcut: with 19 of them in a row this is worth several points of mIoU early on.
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv1 = SubMConv3x3(c_in, c_in)
+        self.bn1 = SiteBatchNorm(c_in)
+        self.conv2 = SubMConv3x3(c_in, c_out)
+        self.bn2 = SiteBatchNorm(c_out)
+        nn.init.zeros_(self.bn2.weight)
+        self.shortcut = None if c_in == c_out else Projection(c_in, c_out)
+
+    def forward(self, x_mi: Tensor, sites: Sites) -> Tensor:
+        shortcut_mo = x_mi if self.shortcut is None else self.shortcut(x_mi)
+        y_mi = F.relu(self.bn1(self.conv1(x_mi, sites)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y_mi, sites)) + shortcut_mo, inplace=True)
+
+
+class Projection(nn.Module):
+    """A 1x1 convolution and batch normalisation on rows."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Linear(c_in, c_out, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.bn = SiteBatchNorm(c_out)
+
+    def forward(self, x_ni: Tensor) -> Tensor:
+        return self.bn(self.conv(x_ni))
+
+
+class Block(nn.Module):
+    """The residual units of one level; the last one changes the width."""
+
+    def __init__(self, c_in: int, c_out: int, units: int) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(ResidualUnit(c_in, c_in if unit < units - 1 else c_out) for unit in range(units))
+
+    def forward(self, x_mi: Tensor, sites: Sites) -> Tensor:
+        for unit in self.units:
+            x_mi = unit(x_mi, sites)
+        return x_mi
+
+
+class Decoder(nn.Module):
+    """Turn encoder features into a quadtree, coarse to fine.
+
+    Parameters
+    ----------
+    encoder_channels
+        Channels of the features at strides 2, 4, 8, 16 and 32.
+    num_classes
+        k; every prediction has one channel more, for composite cells.
+    width
+        Channels of the finest block, 64 in the paper.
+    """
+
+    def __init__(self, encoder_channels: Sequence[int], num_classes: int, *, width: int = 64) -> None:
+        super().__init__()
+        channels = [width * times for times in CHANNELS]
+        coarse_to_fine = list(reversed(encoder_channels))
+        self.skips = nn.ModuleList(
+            Projection(c_in, c_out) for c_in, c_out in zip(coarse_to_fine, channels[:-1], strict=True)
+        )
+        self.blocks = nn.ModuleList(
+            Block(c_in, c_out, units) for (c_in, c_out), units in zip(pairwise(channels), UNITS, strict=True)
+        )
+        # The coarsest prediction reads the encoder itself, the others their level's sum with the skip.
+        head_channels = [coarse_to_fine[0], *channels[1:-1]]
+        self.heads = nn.ModuleList(nn.Linear(c_in, num_classes + 1) for c_in in head_channels)
+        # A 2x2 transposed convolution: nearest upsampling would give the four pixels of a cell equal logits.
+        self.pixel_head = nn.Linear(channels[-1], 4 * (num_classes + 1))
+
+    def forward(
+        self, features: Sequence[Tensor], labels: Labels | None = None, propagation: str = "pc"
+    ) -> QuadtreePrediction:
+        """Predict the quadtrees of a batch.
+
+        Parameters
+        ----------
+        features
+            Encoder features at strides 2, 4, 8, 16 and 32, each (B, C, H / stride, W / stride).
+        labels
+            Label trees of the batch, on the features' device; needed by `gtc`, optional otherwise.
+        propagation
+            `all`, `gtc` or `pc`.
+
+        Raises
+        ------
+        ValueError
+            The scheme is unknown or needs labels, or the labels do not fit the features.
+        """
+        if propagation not in RULES:
+            raise ValueError(f"unknown propagation {propagation!r}: choose one of {', '.join(RULES)}")
+        rule = RULES[propagation]
+        batch, _, rows, cols = features[-1].shape
+        nodes = root_nodes(
+            (batch, rows, cols),
+            LEVELS - 1,
+            labels=labels,
+            follow_truth=propagation == "gtc",
+            device=features[-1].device,
+        )
+        sites: Sites | None = None
+        x_mc = features[-1]
+        levels: list[LevelPrediction] = []
+        for feats_bchw, skip, block, head in zip(reversed(features), self.skips, self.blocks, self.heads, strict=True):
+            feats_qc = feats_bchw.permute(0, 2, 3, 1).flatten(0, 2)
+            if sites is None:
+                logits_nk = head(feats_qc)
+                sites = select_sites(nodes, rule(nodes, logits_nk), None)
+                x_mc = F.relu(skip(feats_qc.index_select(0, sites.node_m)), inplace=True)
+            else:
+                skip_nc = F.relu(skip(feats_qc.index_select(0, nodes.cell_n)), inplace=True)
+                x_nc = (x_mc[:, None] + skip_nc.unflatten(0, (-1, 4))).flatten(0, 1)
+                logits_nk = head(x_nc)
+                sites = select_sites(nodes, rule(nodes, logits_nk), sites)
+                x_mc = x_nc.index_select(0, sites.node_m)
+            levels.append(LevelPrediction(nodes, logits_nk, sites))
+            x_mc = block(x_mc, sites)
+            nodes = child_nodes(nodes, sites, labels)
+        logits_nk = self.pixel_head(x_mc).unflatten(1, (4, -1)).flatten(0, 1)
+        levels.append(LevelPrediction(nodes, logits_nk, None))
+        return QuadtreePrediction(tuple(reversed(levels)))

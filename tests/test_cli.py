@@ -1,0 +1,170 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import quadcodec
+from quadcodec_cli.errors import run
+from quadcodec_cli.main import cli
+
+
+def invoke(*args):
+    """Run a command in this process; return (exit code, stdout, stderr) as a shell would see them."""
+    import click
+
+    @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+    @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
+    def whole(rest):
+        old, sys.argv = sys.argv, ["quadcodec", *rest]
+        try:
+            run(cli)
+        finally:
+            sys.argv = old
+
+    result = CliRunner().invoke(whole, [str(a) for a in args])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def store(cityscapes, tmp_path):
+    code, out, err = invoke("convert", cityscapes, tmp_path / "out.zarr")
+    assert code == 0, err
+    assert "cityscapes, train 3, val 2" in out
+    assert "2 masks have no photo" in out
+    return tmp_path / "out.zarr"
+
+
+def fails(*args):
+    """Run a command that must fail in one clear line, and return that line."""
+    code, out, err = invoke(*args)
+    assert code == 1
+    assert out == ""
+    lines = [line for line in err.splitlines() if not line.startswith("convert:")]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def test_convert_json(cityscapes, tmp_path):
+    code, out, _ = invoke("convert", cityscapes, tmp_path / "out.zarr", "--json", "--split", "train")
+    assert code == 0
+    report = json.loads(out)
+    assert report["splits"] == {"train": 3}
+    assert report["pixels"] == 3 * 50 * 70
+    assert report["stored_bytes"] > 0
+
+
+def test_dry_run_writes_nothing(cityscapes, tmp_path):
+    code, out, _ = invoke("convert", cityscapes, tmp_path / "out.zarr", "--dry-run")
+    assert code == 0
+    assert "nothing written" in out
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def test_void_is_named_by_the_user(tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "masks" / "a.png")
+    assert invoke("convert", tmp_path / "masks", tmp_path / "out.zarr", "--void", "255")[0] == 0
+    assert quadcodec.open(tmp_path / "out.zarr").info.void == (255,)
+
+
+def test_stats_prints_the_published_row_below_ours(store):
+    code, out, _ = invoke("stats", store)
+    assert code == 0
+    assert "66.34" in out
+    assert "leaf ratio" in out
+    rows = json.loads(invoke("stats", store, "--json")[1])["rows"]
+    keys = {
+        "path", "dataset", "split", "classes", "images", "pixels", "padded_pixels", "percent", "leaf_ratio_percent",
+        "leaf_ratio_mean", "stored_bytes", "stored_bits_per_pixel", "published",
+    }  # fmt: skip
+    assert all(set(row) == keys for row in rows)
+
+
+def test_stats_takes_the_only_store_here(store, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    code, out, _ = invoke("stats")
+    assert code == 0
+    assert "out.zarr" in out
+    store.rename(store.with_name("other"))
+    code, _, err = invoke("stats")
+    assert code == 2
+    assert "found 0 stores" in err
+
+
+def test_info_validate_export_view(store, cityscapes, tmp_path):
+    code, out, _ = invoke("info", store)
+    assert code == 0
+    assert "5 (train 3, val 2), 40 x 90 .. 50 x 70" in out or "5 (train 3, val 2), 50 x 70 .. 40 x 90" in out
+    assert json.loads(invoke("info", store, "--json")[1])["images"] == 5
+    assert invoke("validate", store, "--deep")[0] == 0
+    assert invoke("export", store, "--png", tmp_path / "png")[0] == 0
+    name = "gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png"
+    with Image.open(tmp_path / "png" / name) as ours, Image.open(cityscapes / name) as source:
+        assert ours.mode == source.mode
+        np.testing.assert_array_equal(np.array(ours), np.array(source))
+    code, out, _ = invoke("view", store, "aachen/aachen_000000_000019", "-o", tmp_path / "levels.png")
+    assert code == 0
+    with Image.open(tmp_path / "levels.png") as picture:
+        assert picture.mode == "RGB"
+        assert picture.width > 6 * 70
+
+
+def test_validate_exits_1_and_names_the_fault(store):
+    shard = store / "labels" / "c" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    code, out, _ = invoke("validate", store)
+    assert code == 1
+    assert "labels/c/0/0/0" in out
+    findings = json.loads(invoke("validate", store, "--json")[1])["findings"]
+    assert set(findings[0]) == {"where", "found", "fix"}
+
+
+def test_mistakes_end_in_one_line(store, cityscapes, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no such folder" in fails("convert", tmp_path / "nix", tmp_path / "x.zarr")
+    assert "the folder is empty" in fails("convert", tmp_path / "empty", tmp_path / "x.zarr")
+    assert "exists already" in fails("convert", cityscapes, store)
+    assert "split 'test' is unknown" in fails("convert", cityscapes, tmp_path / "x.zarr", "--split", "test")
+    assert "no such manifest" in fails("convert", cityscapes, tmp_path / "x.zarr", "--format", "cityscape")
+    assert "found nothing here" in fails("stats", tmp_path / "x.zarr")
+    assert "found nothing here" in fails("info", tmp_path / "x.zarr")
+    assert "image '17' does not exist" in fails("view", store, "17", "-o", tmp_path / "a.png")
+    assert not (tmp_path / "x.zarr").exists()
+    assert not (tmp_path / "x.zarr.partial").exists()
+
+
+def test_a_truncated_mask_ends_in_one_line_and_leaves_nothing(cityscapes, tmp_path):
+    mask = next(cityscapes.rglob("*_labelIds.png"))
+    mask.write_bytes(mask.read_bytes()[:-30])
+    assert mask.name in fails("convert", cityscapes, tmp_path / "x.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cityscapes"]
+    code, _, err = invoke("convert", cityscapes, tmp_path / "x.zarr", "--on-error", "skip")
+    assert code == 0
+    assert mask.name in err
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    import click
+
+    @click.command()
+    def needy():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(sys, "argv", ["needy"])
+    result = CliRunner().invoke(click.command()(lambda: run(needy)))
+    assert result.exit_code == 1
+    assert "needs torch. Install it with: pip install 'quadcodec[train]'" in result.stderr
+
+
+def test_the_installed_command_runs():
+    out = subprocess.run([sys.executable, "-m", "quadcodec_cli.main", "--help"], capture_output=True, text=True)
+    assert out.returncode == 0
+    from importlib.metadata import entry_points
+
+    (script,) = entry_points(group="console_scripts", name="quadcodec")
+    assert script.load().__name__ == "main"
