@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from quadcodec.errors import MaskError
 from quadcodec.quadtree import LinearQuadtree, resample
 from quadcodec.store import LabelStore
 
@@ -89,7 +90,10 @@ def load_sample(
     MaskError : the tree holds an id that ``classes`` does not know.
     CorruptRecordError : the record is damaged.
     """
-    tree = store.quadtree(index).remap(classes.table)
+    try:
+        tree = store.quadtree(index).remap(classes.table)
+    except MaskError as error:
+        raise MaskError(f"{store.path}: record {index} {store.names[index]!r}: {error}") from error
     path = photo_path(store, index, root)
     if path is None:
         raise ValueError(f"image {index} has no photo")

@@ -137,11 +137,11 @@ class Decoder(nn.Module):
             device=features[-1].device,
         )
         sites: Sites | None = None
-        x_mc = features[-1]
+        x_mc: Tensor | None = None
         levels: list[LevelPrediction] = []
         for feats_bchw, skip, block, head in zip(reversed(features), self.skips, self.blocks, self.heads, strict=True):
             feats_qc = feats_bchw.permute(0, 2, 3, 1).flatten(0, 2)
-            if sites is None:
+            if x_mc is None:
                 logits_nk = head(feats_qc)
                 sites = select_sites(nodes, rule(nodes, logits_nk), None)
                 x_mc = F.relu(skip(feats_qc.index_select(0, sites.node_m)), inplace=True)
