@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo
+DEMO_DATA = $(or $(DATA),$(OUT)/cityscapes)
+STEPS ?= 160
 # Real masks for tests, where they are at hand; tests that need them skip with a reason otherwise.
 ifneq ($(wildcard ../shared/data),)
 export QUADCODEC_TEST_DATA ?= $(abspath ../shared/data)
@@ -12,7 +14,7 @@ endif
 .PHONY: help install demo test bounds check bench clean
 
 help:
-	@echo 'make demo    generated street scenes (or DATA=path/to/cityscapes): convert, statistics, pictures'
+	@echo 'make demo    generated street scenes (or DATA=path/to/cityscapes): convert, statistics, train, pictures'
 	@echo 'make test    the whole test suite'
 	@echo 'make check   what CI runs: ruff, mypy, import-linter, tests, kernels with bounds checks'
 	@echo 'make bench   speed and size, as ratios against named rivals'
@@ -25,8 +27,22 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,bench,dev]'
 	@touch $@
 
+# The demo's own scenes are made once; the store and the run are made anew each time.
 demo: install
-	@OUT=$(OUT) DATA=$(DATA) BIN=$(BIN) bash demo.sh
+ifeq ($(DATA),)
+	test -d $(OUT)/cityscapes || $(BIN)/python -m quadcodec.scenes $(OUT)/cityscapes --count 40 --size 512x1024 --seed 0
+endif
+	$(BIN)/quadcodec convert $(DEMO_DATA) $(OUT)/labels.zarr --overwrite
+	$(BIN)/quadcodec stats $(OUT)/labels.zarr
+	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 -o $(OUT)/levels.png
+	$(BIN)/qgn-train --labels $(OUT)/labels.zarr --image-size 192x384 --steps $(STEPS) --work-dir $(OUT)/run --overwrite
+	$(BIN)/qgn-eval --checkpoint $(OUT)/run/last.safetensors --labels $(OUT)/labels.zarr
+	$(BIN)/qgn-predict $(DEMO_DATA)/leftImg8bit/val --checkpoint $(OUT)/run/last.safetensors --out $(OUT)/predictions
+	@echo
+	@echo 'The store of label trees:       $(OUT)/labels.zarr'
+	@echo 'The levels of its first mask:   $(OUT)/levels.png'
+	@echo 'The model and its log:          $(OUT)/run/last.safetensors, $(OUT)/run/log.jsonl'
+	@echo 'Predicted labels and trees:     $(OUT)/predictions/'
 
 test: install
 	$(BIN)/python -m pytest

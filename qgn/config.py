@@ -24,7 +24,9 @@ class TrainConfig:
     crop : (height, width) of random windows, multiples of 32; None for whole images.
     propagation : which cells training carries on (section 3.3 of the paper).
     loss, gamma : adaptive (Eq. 8) or fixed weights of the levels (Eq. 7).
-    optimizer, lr, weight_decay : the rate decays as (1 - step / steps) ** 0.9 (A.2 of the paper).
+    optimizer, lr, weight_decay : biases and batch norm do not decay.
+    schedule : 'tail' holds the rate for two thirds of the steps and takes it linearly to zero over the last
+        third; 'poly' is (1 - step / steps) ** 0.9 (A.2 of the paper).
     steps, batch_size, seed : a run is a function of these and of the data.
     eval_every : steps between evaluations on the validation images, by predicted composites.
     device, workers : torch device; processes that read data.
@@ -44,6 +46,7 @@ class TrainConfig:
     gamma: float = 1.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 2e-3
+    schedule: Literal["tail", "poly"] = "tail"
     weight_decay: float = 1e-4
     batch_size: int = 8
     steps: int = 400

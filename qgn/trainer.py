@@ -31,6 +31,8 @@ from quadcodec.store import LabelStore, open_store
 
 POLY_POWER = 0.9
 """Exponent of the learning rate's decay (A.2 of the paper)."""
+TAIL = 1 / 3
+"""Share of the steps over which the schedule 'tail' decays."""
 SCHEME = "pc"
 """The scheme by which the best checkpoint is chosen: the one that needs no labels."""
 
@@ -143,7 +145,7 @@ def train(
     model = build_model(config.model, len(setup.classes), width=config.width).to(config.device)
     criterion = QuadtreeLoss(config.loss, gamma=config.gamma).to(config.device)
     optimizer = build_optimizer(model, config)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 - step / config.steps) ** POLY_POWER)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config.schedule, step / config.steps))
     scores: dict[str, Scores] = {}
     best = -1.0
     with _open_log(work) as log:
@@ -160,29 +162,37 @@ def train(
             loss.backward()
             optimizer.step()
             decay.step()
-            now = time.perf_counter()
             done = Step(
                 step, loss.item(), tuple(losses_l.tolist()), tuple(criterion.beta_l.tolist()), lr,
-                sum(prediction.active_sites) // len(batch.indices), len(batch.indices) / (now - began),
+                sum(prediction.active_sites) // len(batch.indices),
+                len(batch.indices) / (time.perf_counter() - began),
             )  # fmt: skip
-            began = now
             _write(log, vars(done))
             on_step(done)
-            if step % config.eval_every and step < config.steps:
-                continue
-            scores = _evaluate(setup, model)
-            on_scores(step, scores)
-            values = {scheme: s.to_json() for scheme, s in scores.items()}
-            _write(log, {"step": step, "scores": values})
-            checkpoint = Checkpoint(
-                config.model, config.width, setup.classes, config.image_size, step, values, config.to_json()
-            )
-            save_checkpoint(work / "last.safetensors", checkpoint, model, criterion.beta_l)
-            if not scores or scores[SCHEME].miou > best:
-                best = scores[SCHEME].miou if scores else best
-                save_checkpoint(work / "best.safetensors", checkpoint, model, criterion.beta_l)
+            if step % config.eval_every == 0 or step == config.steps:
+                scores = _evaluate(setup, model)
+                on_scores(step, scores)
+                _write(log, {"step": step, "scores": {scheme: s.to_json() for scheme, s in scores.items()}})
+                best = _save(setup, step, model, criterion, scores, best)
             began = time.perf_counter()
     return scores
+
+
+def _save(
+    setup: Setup, step: int, model: QGN, criterion: QuadtreeLoss, scores: dict[str, Scores], best: float
+) -> float:
+    """Write the last checkpoint, and the best one where this is it; return the best score so far."""
+    config = setup.config
+    work = Path(config.work_dir)
+    values = {scheme: s.to_json() for scheme, s in scores.items()}
+    checkpoint = Checkpoint(
+        config.model, config.width, setup.classes, config.image_size, step, values, config.to_json()
+    )
+    save_checkpoint(work / "last.safetensors", checkpoint, model, criterion.beta_l)
+    if scores and scores[SCHEME].miou <= best:
+        return best
+    save_checkpoint(work / "best.safetensors", checkpoint, model, criterion.beta_l)
+    return scores[SCHEME].miou if scores else best
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -195,6 +205,13 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
+
+
+def rate(schedule: str, done: float) -> float:
+    """Return the learning rate as a share of the first one, when a share ``done`` of the steps is done."""
+    if schedule == "poly":
+        return (1 - done) ** POLY_POWER
+    return min(1.0, (1 - done) / TAIL)
 
 
 def _training_loader(setup: Setup) -> DataLoader[Any]:
