@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from quadcodec import scene_canvas as street
 from quadcodec import scene_objects as draw
 from quadcodec.errors import QuadcodecError, StoreError
-from quadcodec.scene_objects import Array, Camera, Canvas, Rng, box, pick
+from quadcodec.scene_canvas import Array, Camera, Canvas, Rng, box, pick
 
 Bytes = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float32]
@@ -91,7 +92,7 @@ def _finished(labels: Bytes) -> Bytes:
     middle[alone] = left[alone]
     height, width = labels.shape
     y, x = np.ogrid[0.5 / height : 1 - 0.5 / height : height * 1j, 0.5 / width : 1 - 0.5 / width : width * 1j]
-    labels[(y < 0.0047) | (y > 0.9973) | (x < 0.0028) | (x > 0.9974)] = draw.OUT_OF_ROI
+    labels[(y < 0.0047) | (y > 0.9973) | (x < 0.0028) | (x > 0.9974)] = street.OUT_OF_ROI
     return labels
 
 
@@ -128,7 +129,7 @@ def _side(rng: Rng, sign: int) -> _Side:
 
 def _sky(canvas: Canvas, look: Rng, weather: _Weather) -> None:
     """Fill the labels with sky, and the photo with clouds and the colours of the weather."""
-    canvas.fill(box(-1, -1, 3, 2), draw.SKY, np.array(weather.horizon, dtype=np.float64), 0.0)
+    canvas.fill(box(-1, -1, 3, 2), street.SKY, np.array(weather.horizon, dtype=np.float64), 0.0)
     if canvas.colours is None:
         return
     width, shape = canvas.colours.size[0], (64, 256)
@@ -148,7 +149,7 @@ def _ground(canvas: Canvas, rng: Rng, sides: list[_Side]) -> None:
     """Draw verges, sidewalks and roads with their paint."""
     camera = canvas.camera
     distances = np.geomspace(2.5, 600, 70)
-    canvas.fill(box(-1, camera.y + 0.002, 3, 2), draw.TERRAIN, np.array((104.0, 124.0, 70.0)), 0.0)
+    canvas.fill(box(-1, camera.y + 0.002, 3, 2), street.TERRAIN, np.array((104.0, 124.0, 70.0)), 0.0)
 
     def ribbon(x0: float, x1: float, label: int | None, colour: Array, z: Array = distances) -> None:
         edges = [np.stack([np.full_like(z, x), np.zeros_like(z), z], axis=-1) for x in (x0, x1)]
@@ -159,13 +160,13 @@ def _ground(canvas: Canvas, rng: Rng, sides: list[_Side]) -> None:
     white = np.array((208.0, 208.0, 202.0))
     for side in sides:
         s = side.sign
-        ribbon(s * side.walk, s * (side.wall + 2), draw.SIDEWALK, paving * 0.95)
+        ribbon(s * side.walk, s * (side.wall + 2), street.SIDEWALK, paving * 0.95)
         if side.verge > side.walk:
-            ribbon(s * side.walk, s * side.verge, draw.TERRAIN, np.array((102.0, 126.0, 66.0)))
-        ribbon(s * side.curb, s * side.walk, draw.SIDEWALK, paving)
-        ribbon(s * side.curb, s * 90.0, draw.ROAD, asphalt, np.array(side.mouth))
+            ribbon(s * side.walk, s * side.verge, street.TERRAIN, np.array((102.0, 126.0, 66.0)))
+        ribbon(s * side.curb, s * side.walk, street.SIDEWALK, paving)
+        ribbon(s * side.curb, s * 90.0, street.ROAD, asphalt, np.array(side.mouth))
     left, right = -sides[0].curb, sides[1].curb
-    ribbon(left, right, draw.ROAD, asphalt)
+    ribbon(left, right, street.ROAD, asphalt)
     for side in sides:
         for low, high in ((2.5, side.mouth[0]), (side.mouth[1], 600.0)):
             if low < high:
@@ -194,7 +195,9 @@ def _skyline(canvas: Canvas, rng: Rng) -> None:
     for x in np.arange(rng.uniform(-0.1, 0.1), 2, 0.12):
         if rng.random() < 0.4:
             wall = pick(rng, draw.PLASTER)
-            canvas.fill(box(x, camera.y - rng.uniform(0.02, 0.07), x + 0.08, camera.y + 0.01), draw.BUILDING, wall, 350)
+            canvas.fill(
+                box(x, camera.y - rng.uniform(0.02, 0.07), x + 0.08, camera.y + 0.01), street.BUILDING, wall, 350
+            )
     n = 40
     y, radii = camera.y - rng.uniform(0.0, 0.012, n), rng.uniform(0.012, 0.03, n)
     lobes = np.stack([np.linspace(0, 2, n) + rng.normal(0, 0.02, n), y, radii * 2, radii], axis=1)
@@ -221,7 +224,7 @@ def _rows(canvas: Canvas, rng: Rng, sides: list[_Side], leafy: float) -> list[Th
                 hedge = partial(draw.thicket, x=x + sign, z=max(z, 5.0), length=length, height=rng.uniform(1.0, 2.8))
                 things.append((z + 0.2, hedge))
                 if rng.random() < 0.6:
-                    kind, high = int(rng.choice([draw.FENCE, draw.WALL])), rng.uniform(0.8, 1.7)
+                    kind, high = int(rng.choice([street.FENCE, street.WALL])), rng.uniform(0.8, 1.7)
                     things.append((z, partial(draw.barrier, label=kind, x=x, z=z, length=length, height=high)))
             else:
                 high, deep = float(np.clip(tall * rng.uniform(0.65, 1.35), 4, 24)), rng.uniform(8, 13)
@@ -286,16 +289,16 @@ def _things(rng: Rng, sides: list[_Side], leafy: float) -> list[Thing]:
 def _bonnet(canvas: Canvas) -> None:
     """Draw the bonnet of the car that carries the camera."""
     x = np.linspace(0.25, 1.75, 41)
-    for drop, label, ink in ((0.936, draw.EGO, 46.0), (0.944, None, 78.0), (0.952, None, 52.0)):
+    for drop, label, ink in ((0.936, street.EGO, 46.0), (0.944, None, 78.0), (0.952, None, 52.0)):
         edge = np.stack([x, drop + 0.07 * ((x - 1) / 0.75) ** 2], axis=-1)
         canvas.fill(np.concatenate([edge, [(1.75, 2), (0.25, 2)]]), label, np.array((ink, ink + 2, ink + 8)), 4.0)
 
 
 # How much fine, middling and coarse noise a class carries, as a share of its brightness.
 _TEXTURE = {
-    draw.VEGETATION: (0.07, 0.07, 0.08), draw.TERRAIN: (0.1, 0.08, 0.08), draw.ROAD: (0.035, 0.015, 0.04),
-    draw.SIDEWALK: (0.04, 0.02, 0.05), draw.BUILDING: (0.018, 0.012, 0.035), draw.WALL: (0.05, 0.04, 0.05),
-    draw.PERSON: (0.03, 0.03, 0.0), draw.RIDER: (0.03, 0.03, 0.0), draw.STATIC: (0.03, 0.03, 0.03),
+    street.VEGETATION: (0.07, 0.07, 0.08), street.TERRAIN: (0.1, 0.08, 0.08), street.ROAD: (0.035, 0.015, 0.04),
+    street.SIDEWALK: (0.04, 0.02, 0.05), street.BUILDING: (0.018, 0.012, 0.035), street.WALL: (0.05, 0.04, 0.05),
+    street.PERSON: (0.03, 0.03, 0.0), street.RIDER: (0.03, 0.03, 0.0), street.STATIC: (0.03, 0.03, 0.03),
 }  # fmt: skip
 
 
@@ -310,7 +313,7 @@ def _develop(canvas: Canvas, weather: _Weather, rng: Rng, labels: Bytes) -> Byte
     if canvas.colours is None:
         raise ValueError("a canvas without a photo cannot be developed")
     height, width = canvas.size
-    drawn = np.asarray(canvas.colours.reduce(draw.FINENESS), dtype=np.float32)
+    drawn = np.asarray(canvas.colours.reduce(street.FINENESS), dtype=np.float32)
     air: Plane = drawn[..., 3:] / np.float32(255)
 
     amounts = np.zeros((3, 256), dtype=np.float32)
@@ -338,21 +341,21 @@ def _lay_ground(canvas: Canvas, rng: Rng, labels: Bytes, texture: Plane, air: Pl
     ground = air[top:, :, 0] > 0.988  # only the ground is drawn as if no air were before it
     y = (np.arange(top, height, dtype=np.float32)[:, None] + 0.5) / height
     x = (np.arange(width, dtype=np.float32)[None] + 0.5) * 2 / width
-    z = draw.FOCAL * draw.EYE / (y - camera.y)
-    across = (x - camera.x) * z / draw.FOCAL - camera.bend * z**2
+    z = street.FOCAL * street.EYE / (y - camera.y)
+    across = (x - camera.x) * z / street.FOCAL - camera.bend * z**2
     near = np.clip(1.5 - z / 25, 0, 1)
 
     stains = (_noise(rng, (512, 512), 24) + _noise(rng, (512, 512), 100)) * 0.03
     cells = [(metres * fine).astype(np.int64) % 1022 for metres, fine in ((z, 25), (across + 9, 50))]
     mark = stains[np.minimum(cells[0], 1022 - cells[0]), np.minimum(cells[1], 1022 - cells[1])] * near
     for track in (-3.9, -2.5, -0.7, 0.7):
-        mark -= 0.035 * np.exp(-(((across - track) / 0.3) ** 2)) * (labels[top:] == draw.ROAD)
+        mark -= 0.035 * np.exp(-(((across - track) / 0.3) ** 2)) * (labels[top:] == street.ROAD)
     joint = (across % 0.75 < 0.035) | (z % 0.75 < 0.05)
-    mark -= 0.16 * near**2 * (joint & (labels[top:] == draw.SIDEWALK))
+    mark -= 0.16 * near**2 * (joint & (labels[top:] == street.SIDEWALK))
     shadows = canvas.shadows().filter(ImageFilter.GaussianBlur(height / 500)).resize((width, height))
     shade = np.asarray(shadows, dtype=np.float32)[top:] / 255
     texture[top:] = np.where(ground, (1 + texture[top:] + mark) * shade - 1, texture[top:])
-    air[top:, :, 0] = np.where(ground, np.exp(-z / draw.HAZE_METRES), air[top:, :, 0])
+    air[top:, :, 0] = np.where(ground, np.exp(-z / street.HAZE_METRES), air[top:, :, 0])
 
 
 def write_scenes(out: str | Path, count: int, size: tuple[int, int], seed: int, val_count: int | None = None) -> None:

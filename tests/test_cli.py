@@ -1,9 +1,11 @@
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import zarr
 from click.testing import CliRunner
 from PIL import Image
 
@@ -43,7 +45,7 @@ def fails(*args):
     code, out, err = invoke(*args)
     assert code == 1
     assert out == ""
-    lines = [line for line in err.splitlines() if not line.startswith("convert:")]
+    lines = [line for line in err.splitlines() if not line.lstrip("\r").startswith(("convert:", "export:"))]
     assert len(lines) == 1, err
     assert lines[0].startswith("Error: ")
     return lines[0]
@@ -146,6 +148,46 @@ def test_a_truncated_mask_ends_in_one_line_and_leaves_nothing(cityscapes, tmp_pa
     code, _, err = invoke("convert", cityscapes, tmp_path / "x.zarr", "--on-error", "skip")
     assert code == 0
     assert mask.name in err
+
+
+def test_photos_and_colours_that_do_not_fit_end_in_one_line(cityscapes, tmp_path):
+    photo = next(cityscapes.rglob("*_leftImg8bit.png"))
+    Image.fromarray(np.zeros((51, 70, 3), np.uint8)).save(photo)
+    assert "photo of 51 x 70 pixels" in fails("convert", cityscapes, tmp_path / "x.zarr")
+    (tmp_path / "colour").mkdir()
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)).save(tmp_path / "colour" / "a.png")
+    assert "a.png: pixel (y=0, x=0) is the colour (0, 1, 2)" in fails(
+        "convert", tmp_path / "colour", tmp_path / "x.zarr"
+    )
+    assert not (tmp_path / "x.zarr").exists()
+    assert not (tmp_path / "x.zarr.partial").exists()
+
+
+def test_stores_that_cannot_be_read_end_in_one_line(store, tmp_path):
+    shard = store / "labels" / "c" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 4
+    shard.write_bytes(data)
+    for command in (
+        ["stats", store],
+        ["export", store, "--png", tmp_path / "png"],
+        ["view", store, "0", "-o", "a.png"],
+    ):
+        line = fails(*command)
+        assert "out.zarr: record 0 'aachen/aachen_000000_000019'" in line
+        assert "Run 'quadcodec validate --deep'" in line
+    group = zarr.open_group(str(store), mode="r+")
+    group.attrs["quadcodec"] = {**group.attrs["quadcodec"], "complete": False}
+    assert "is not complete. Run 'quadcodec convert' again with --resume" in fails("stats", store)
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(cityscapes, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "cannot be written (No space left on device)" in fails("convert", cityscapes, tmp_path / "x.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cityscapes"]
 
 
 def test_a_missing_extra_is_named(monkeypatch):
