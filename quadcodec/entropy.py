@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import zstandard
 
 from .errors import CorruptRecordError
@@ -11,11 +13,22 @@ STORED, ZSTD = 0, 1
 ZSTD_LEVEL = 3
 
 
+class _Contexts(threading.local):
+    """Keep zstd's working memory, one a thread: making it anew costs more than a section takes to decode."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_contexts = _Contexts()
+
+
 def compress(raw: bytes) -> tuple[int, bytes]:
     """Return (stage, bytes): one zstd frame where that is shorter than ``raw``, else ``raw`` itself."""
     if not raw:
         return STORED, raw
-    packed = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(raw)
+    packed = _contexts.compressor.compress(raw)
     return (ZSTD, packed) if len(packed) < len(raw) else (STORED, raw)
 
 
@@ -36,7 +49,7 @@ def decompress(stage: int, stored: bytes, raw_size: int) -> bytes:
         declared = zstandard.frame_content_size(stored)
         if declared != raw_size:
             raise CorruptRecordError(f"zstd frame declares {declared} bytes, expected {raw_size}")
-        raw = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
+        raw = _contexts.decompressor.decompress(stored, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CorruptRecordError(f"zstd frame does not decode: {error}") from error
     return raw
