@@ -20,11 +20,13 @@ from qgn.evaluate import restore
 from qgn.models.prediction import QuadtreePrediction
 from qgn.models.qgn import QGN, STRIDE
 from quadcodec.masks import write_mask
-from quadcodec.pyramid import COMPOSITE
+from quadcodec.pyramid import COMPOSITE, MAX_LEVELS
 from quadcodec.quadtree import LinearQuadtree
 from quadcodec.render import draw_tree, overlay, write_picture
 from quadcodec.store import ClassInfo
 
+PICTURE_WIDTH = 1024
+"""Pictures of trees are enlarged to about this width."""
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -36,12 +38,10 @@ class Prediction:
     ----------
     classes : (H, W) uint8 classes 0..k-1, at the photo's size.
     tree : the quadtree that the decoder grew, at the network's size: where it stopped, and where it went on.
-    canvas_photo : (h, w, 3) uint8, the photo at that size.
     """
 
     classes: NDArray[np.uint8]
     tree: LinearQuadtree
-    canvas_photo: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,7 @@ class Predictor:
         canvas[0, :, :height, :width] = torch.from_numpy(normalise(resized))
         prediction = self.model(canvas.to(self.device), propagation="pc")
         pixels = restore(prediction.to_pixels()[0], (0, 0), (height, width), (native[0], native[1]))
-        tree = predicted_tree(prediction, height, width)
-        return Prediction(pixels.to(torch.uint8).cpu().numpy(), tree, resized)
+        return Prediction(pixels.to(torch.uint8).cpu().numpy(), predicted_tree(prediction, height, width))
 
 
 def load_predictor(path: str | Path, device: str = "cpu") -> Predictor:
@@ -84,6 +83,17 @@ def predicted_tree(prediction: QuadtreePrediction, height: int, width: int) -> L
             values[level.sites.node_m] = COMPOSITE
         nodes.append(values.cpu().numpy())
     return LinearQuadtree(np.concatenate(nodes), tuple(len(n) for n in reversed(nodes)), height, width)
+
+
+def tree_picture(photo: NDArray[np.uint8], tree: LinearQuadtree) -> NDArray[np.uint8]:
+    """Draw a predicted tree over its photo, enlarged by a power of two where its cells would hide the photo."""
+    zoom = 0
+    while tree.width << zoom < PICTURE_WIDTH and tree.levels + zoom < MAX_LEVELS:
+        zoom += 1
+    # The same nodes as cells of higher levels: each 2**zoom times as large.
+    height, width = tree.height << zoom, tree.width << zoom
+    larger = LinearQuadtree(tree.nodes, (0,) * zoom + tree.counts, height, width)
+    return draw_tree(np.asarray(Image.fromarray(photo).resize((width, height))), larger)
 
 
 def find_photos(paths: Sequence[str | Path]) -> list[Path]:
@@ -140,7 +150,7 @@ def predict_files(
         labels = out / f"{photo_file.stem}_labels.png"
         write_mask(labels, mask, "png:L" if mask.dtype == np.uint8 else "png:I;16")
         write_picture(out / f"{photo_file.stem}_overlay.png", overlay(photo, prediction.classes, palette))
-        write_picture(out / f"{photo_file.stem}_tree.png", draw_tree(prediction.canvas_photo, prediction.tree))
+        write_picture(out / f"{photo_file.stem}_tree.png", tree_picture(photo, prediction.tree))
         written.append(labels)
         if store is not None:
             masks.append(mask)

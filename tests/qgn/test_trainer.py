@@ -235,6 +235,7 @@ def test_predictions_are_written_as_labels_pictures_and_trees(checkpoint, scenes
         for kind in ("overlay", "tree"):
             with Image.open(tmp_path / "out" / f"{photo.stem}_{kind}.png") as picture:
                 assert picture.mode == "RGB"
+                assert picture.size == ((128, 64) if kind == "overlay" else (1024, 512))
 
 
 def test_the_predicted_tree_stops_where_the_decoder_stopped(checkpoint):
