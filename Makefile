@@ -50,7 +50,7 @@ test: install
 # numba reuses a cached unchecked kernel unless the cache is another one.
 bounds: install
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.venv/numba-bounds $(BIN)/python -m pytest -q \
-		tests/test_pyramid.py tests/test_quadtree.py tests/test_record.py tests/test_corrupt.py
+		tests/test_pyramid.py tests/test_quadtree.py tests/test_record.py tests/test_corrupt.py tests/test_small.py
 
 check: install
 	$(BIN)/ruff format --check .

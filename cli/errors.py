@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-_EXTRAS = {"torch": "train", "safetensors": "train", "crackle": "bench", "imagecodecs": "bench"}
+_EXTRAS = {"torch": "train", "safetensors": "train", "crackle": "bench", "matplotlib": "bench"}
 
 
 def run(command: Callable[..., Any]) -> None:

@@ -45,31 +45,52 @@ def cli() -> None:
     help="auto, cityscapes, ade20k, camvid, folder, or a manifest of your own (TOML).",
 )
 @click.option("--split", "splits", multiple=True, help="Take this split only; may be given again.  [default: all]")
-@click.option("--void", multiple=True, type=int, help="An id that is unlabelled; may be given again.")
+@click.option(
+    "--void", multiple=True, type=click.IntRange(0, 65535), metavar="ID",
+    help="An id that is unlabelled, besides the manifest's; may be given again.",
+)  # fmt: skip
 @click.option("--levels", default=6, show_default=True, type=click.IntRange(2, 10), help="Levels of the quadtree.")
+@click.option("--profile", default="fast", show_default=True, type=click.Choice(["fast", "small"]),
+              help="fast for training; small for archives: a third of the bytes, slower to read.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one a core]")
 @click.option("--overwrite", is_flag=True, help="Replace the store DST, and drop an unfinished conversion.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished conversion.")
-@click.option("--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Bad masks.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="Masks that cannot be read: stop, or leave out.",
+)
 @click.option("--dry-run", is_flag=True, help="Look at everything, write nothing.")
 @JSON
 def convert(
-    src: Path, dst: Path, layout: str, splits: tuple[str, ...], void: tuple[int, ...], levels: int,
+    src: Path, dst: Path, layout: str, splits: tuple[str, ...], void: tuple[int, ...], levels: int, profile: str,
     workers: int | None, overwrite: bool, resume: bool, on_error: str, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Encode the masks of the data set SRC into the new store DST."""
+    """Encode the masks of the data set SRC into the new store DST.
+
+    \b
+    quadcodec convert cityscapes/ out.zarr
+    quadcodec convert masks/ out.zarr --void 255 --on-error skip
+    """
     from tqdm import tqdm
 
-    from quadcodec.convert import convert, plan_conversion, planned, worker_pool
+    from quadcodec.convert import check_target, convert, plan_conversion, planned, worker_pool
 
+    if overwrite and resume:
+        raise click.UsageError("--overwrite begins anew, --resume continues: choose one of them.")
     skip = on_error == "skip"
-    plan = plan_conversion(src, layout=layout, splits=splits or None, void=void, levels=levels, skip_bad=skip)
+    check_target(dst, overwrite=overwrite, resume=resume)
+    plan = plan_conversion(
+        src, layout=layout, splits=splits or None, void=void, levels=levels, profile=profile, skip_bad=skip
+    )
     if dry_run:
         report = planned(plan, dst)
     else:
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=len(plan.columns), desc="convert", unit="mask", disable=None))
-            executor = stack.enter_context(worker_pool(plan, workers or os.cpu_count() or 1))
+            executor = stack.enter_context(worker_pool(plan, workers or len(os.sched_getaffinity(0))))
             report = convert(
                 plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, executor=executor, progress=bar.update
             )
@@ -92,8 +113,11 @@ def convert(
 
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--format", "layout", default="auto", show_default=True, metavar="NAME", help="Of folders, as in convert."
+)
 @JSON
-def stats(paths: tuple[Path, ...], as_json: bool) -> None:
+def stats(paths: tuple[Path, ...], layout: str, as_json: bool) -> None:
     """Print the sparsity of stores or folders of masks (Table 5 of the paper).
 
     Without PATHS: of the only *.zarr here. Published figures stand below ours where the paper has them.
@@ -104,7 +128,7 @@ def stats(paths: tuple[Path, ...], as_json: bool) -> None:
         paths = tuple(find_stores())
         if len(paths) != 1:
             raise click.UsageError(f"found {len(paths)} stores (*.zarr) here, expected one: name the PATHS to look at.")
-    rows = [row for path in paths for row in stats(path)]
+    rows = [row for path in paths for row in stats(path, layout=layout)]
     click.echo(json.dumps({"rows": [row.to_json() for row in rows]}) if as_json else stats_table(rows))
 
 
@@ -159,12 +183,14 @@ def export(store: Path, folder: Path) -> None:
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("image")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG to write.")
-def view(store: Path, image: str, output: Path) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
+def view(store: Path, image: str, output: Path, overwrite: bool) -> None:
     """Draw the levels of IMAGE (its name or number) side by side, as Tables 8 and 9 of the paper."""
     from quadcodec.render import render_levels, write_picture
     from quadcodec.store import open_store
 
     opened = open_store(store)
     index = opened.find(image)
-    write_picture(output, render_levels(opened.quadtree(index), opened.palette, opened.info.void))
+    picture = render_levels(opened.quadtree(index), opened.palette, opened.info.void)
+    write_picture(output, picture, overwrite=overwrite)
     click.echo(f"{output}: levels {opened.info.levels - 1}..0 of {opened.names[index]}")

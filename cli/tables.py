@@ -51,6 +51,8 @@ def summary_text(values: dict[str, Any]) -> str:
         ("void", ", ".join(str(v) for v in values["void"]) or "none named"),
         ("raw ids", ", ".join(classes) or "no names known"),
     ]
+    if values["skipped"]:
+        lines.append(("skipped", f"{len(values['skipped'])}: " + "; ".join(p["message"] for p in values["skipped"])))
     if values["train_classes"]:
         lines.append(("classes", f"{len(values['train_classes'])}: " + ", ".join(values["train_classes"])))
     return f"{values['path']}\n" + align([[f"  {key}", value] for key, value in lines], left=2)

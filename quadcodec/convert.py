@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,36 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ManifestError, MaskError, StoreError
+from .errors import ManifestError, MaskError, QuadcodecError, StoreError
 from .manifest import Manifest, Source, detect_manifest, find_masks, load_manifest
 from .masks import image_size, mask_form, mask_size, read_mask
 from .record import encode
+from .shard import EMPTY, choose_shard_size, read_shard_index, shard_path
 from .store import (
-    EMPTY,
     ClassInfo,
     Columns,
+    Problem,
     StoreInfo,
-    choose_shard_size,
     create,
     finish,
+    is_label_store,
     open_store,
     partial_path,
-    read_shard_index,
     remove_store,
-    shard_path,
     stored_plan,
     write_shard,
 )
 
-__all__ = ["Plan", "Problem", "Report", "convert", "plan_conversion"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Name a file that was left out, and why."""
-
-    path: str
-    message: str
+__all__ = ["Plan", "Report", "check_target", "convert", "plan_conversion", "planned", "worker_pool"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +46,6 @@ class Plan:
     sizes: NDArray[np.uint32]
     dtype: np.dtype[Any]
     colors: dict[tuple[int, int, int], int] | None
-    skipped: tuple[Problem, ...] = ()
-
-    @property
-    def canvas(self) -> tuple[int, int]:
-        """Height and width that hold every image."""
-        return int(self.sizes[:, 0].max()), int(self.sizes[:, 1].max())
 
     @property
     def num_shards(self) -> int:
@@ -79,8 +64,13 @@ class Plan:
         if not keep:
             raise ManifestError(f"{self.root}: no mask can be read, the first because: {problems[0].message}")
         columns = Columns(*(tuple(values[i] for i in keep) for values in vars(self.columns).values()))
-        info = replace(self.info, shard_size=choose_shard_size(len(keep)), splits=tuple(dict.fromkeys(columns.split)))
-        return replace(self, columns=columns, info=info, sizes=self.sizes[keep], skipped=(*self.skipped, *problems))
+        info = replace(
+            self.info,
+            shard_size=choose_shard_size(len(keep)),
+            splits=tuple(dict.fromkeys(columns.split)),
+            skipped=(*self.info.skipped, *problems),
+        )
+        return replace(self, columns=columns, info=info, sizes=self.sizes[keep])
 
 
 @dataclass(frozen=True)
@@ -105,6 +95,7 @@ def plan_conversion(
     splits: Sequence[str] | None = None,
     void: Sequence[int] | None = None,
     levels: int = 6,
+    profile: str = "fast",
     skip_bad: bool = False,
 ) -> Plan:
     """Find a data set's masks and photos and read their sizes; nothing is written.
@@ -115,7 +106,7 @@ def plan_conversion(
     layout : the name of a manifest, or 'auto' to recognise it.
     splits : those to take; by default all that have masks.
     void : ids that are unlabelled, where the manifest knows none.
-    levels : 2 .. 10 quadtree levels.
+    levels, profile : as `quadcodec.encode`.
     skip_bad : leave out masks that cannot be read instead of raising.
 
     Raises
@@ -134,7 +125,7 @@ def plan_conversion(
     sizes, bits, forms, kept, problems = [], 8, [], [], []
     for source in data.sources:
         try:
-            height, width, mask_bits = _check_source(root, source)
+            height, width, mask_bits = _check_source(root, source, manifest)
             forms.append(mask_form(root / source.mask))
         except MaskError as error:
             if not skip_bad:
@@ -158,11 +149,14 @@ def plan_conversion(
         void=tuple(sorted({*manifest.void, *(void or ())})),
         color_masks=manifest.color_masks,
         image_root=str(root.resolve()),
+        published=manifest.published,
+        skipped=tuple(problems),
         levels=levels,
+        profile=profile,
         shard_size=choose_shard_size(len(kept)),
     )
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    return Plan(root, info, columns, np.array(sizes, np.uint32), dtype, manifest.mask_colors, tuple(problems))
+    return Plan(root, info, columns, np.array(sizes, np.uint32), dtype, manifest.mask_colors)
 
 
 def _classes(manifest: Manifest) -> tuple[ClassInfo, ...]:
@@ -172,9 +166,9 @@ def _classes(manifest: Manifest) -> tuple[ClassInfo, ...]:
     )
 
 
-def _check_source(root: Path, source: Source) -> tuple[int, int, int]:
+def _check_source(root: Path, source: Source, manifest: Manifest) -> tuple[int, int, int]:
     """Return height, width and bits of a mask; raise ManifestError if its photo has another size."""
-    height, width, bits = mask_size(root / source.mask)
+    height, width, bits = mask_size(root / source.mask, colors=manifest.mask_colors)
     if source.image:
         photo = image_size(root / source.image)
         if photo != (height, width):
@@ -195,6 +189,7 @@ class _ShardTask:
     sources: tuple[str, ...]
     sizes: NDArray[np.uint32]
     info: StoreInfo
+    dtype: np.dtype[Any]
     colors: dict[tuple[int, int, int], int] | None
     skip_bad: bool
 
@@ -205,10 +200,10 @@ def _convert_shard(task: _ShardTask) -> tuple[int, tuple[Problem, ...]]:
     for source, (height, width) in zip(task.sources, task.sizes, strict=True):
         try:
             mask = read_mask(task.root / source, colors=task.colors)
-            if mask.shape != (height, width):
+            if mask.shape != (height, width) or mask.itemsize > task.dtype.itemsize:
                 raise MaskError(
-                    f"{task.root / source}: found {mask.shape[0]} x {mask.shape[1]} pixels, its header said "
-                    f"{height} x {width}. The file changed: convert again"
+                    f"{task.root / source}: found {mask.dtype} of {mask.shape[0]} x {mask.shape[1]} pixels, expected "
+                    f"{task.dtype} of {height} x {width} as its header said. The file changed: convert again"
                 )
         except MaskError as error:
             if not task.skip_bad:
@@ -250,24 +245,29 @@ def convert(
     MaskError : a mask cannot be read.
     """
     target = Path(target)
+    check_target(target, overwrite=overwrite, resume=resume)
     partial = partial_path(target)
-    _check_target(target, partial, overwrite, resume)
-    if resume and target.exists():
-        _check_same_plan(plan, target)
+    if resume and not partial.exists() and target.exists():
+        plan = _check_same_plan(plan, target, skip_bad)
         return _report(plan, target)
-    if partial.exists() and not resume:
-        remove_store(partial)
-    if partial.exists():
-        _check_same_plan(plan, partial)
+    begun = resume and _is_begun(partial)
+    if begun:
+        plan = _check_same_plan(plan, partial, skip_bad)
         for leftover in partial.rglob(".*.partial"):
             leftover.unlink()
     else:
-        create(partial, plan.info, plan.columns, plan.canvas, plan.dtype)
+        if partial.exists():
+            remove_store(partial)
+        create(partial, plan.info, plan.columns, plan.sizes, plan.dtype, replaces=overwrite)
     try:
         problems = _run(plan, partial, skip_bad, executor, progress)
-    except BaseException:
-        if not any((partial / "labels" / "c").glob("*/0/0")):
+    except BaseException as error:
+        done = len(list((partial / "labels" / "c").glob("*/0/0")))
+        if not done:
             remove_store(partial)
+        elif isinstance(error, QuadcodecError):
+            kept = f"{done} of {plan.num_shards} shards are kept in {partial}: continue with --resume"
+            raise type(error)(f"{error} ({kept})") from error
         raise
     if problems:  # the images after a gap move up, so every shard is made again
         remove_store(partial)
@@ -275,15 +275,21 @@ def convert(
         return convert(
             plan.without(problems), target, overwrite=overwrite, skip_bad=True, executor=executor, progress=progress
         )
-    finish(partial, target, plan.sizes, overwrite=overwrite)
+    finish(partial, target)
     return _report(plan, target)
 
 
-def _check_target(target: Path, partial: Path, overwrite: bool, resume: bool) -> None:
-    if target.exists() and overwrite:
-        if not target.is_dir() or not (target / "zarr.json").exists():
-            raise StoreError(f"{target}: is no store, so it is not overwritten. Move it away or choose another name")
-    elif target.exists() and not resume:
+def check_target(target: Path, *, overwrite: bool, resume: bool) -> None:
+    """Raise StoreError if a conversion may not write to ``target``: before anything is read."""
+    partial = partial_path(target)
+    if overwrite and resume:
+        raise ValueError("overwrite begins anew, resume continues: choose one of them")
+    if not target.parent.is_dir():
+        raise StoreError(f"{target.parent}: no such folder, so {target.name} cannot be made there. Make it first")
+    for path in (target, partial):
+        if overwrite and path.exists() and not is_label_store(path):
+            raise StoreError(f"{path}: is no store, so it is not overwritten. Move it away or choose another name")
+    if target.exists() and not (overwrite or resume):
         raise StoreError(f"{target}: exists already. Choose another name, or replace it with --overwrite")
     if partial.exists() and not (overwrite or resume):
         raise StoreError(
@@ -292,9 +298,22 @@ def _check_target(target: Path, partial: Path, overwrite: bool, resume: bool) ->
         )
 
 
-def _check_same_plan(plan: Plan, path: Path) -> None:
-    """Refuse to mix two runs: description and list of images must be those of the store at ``path``."""
-    info, columns = stored_plan(path)
+def _is_begun(partial: Path) -> bool:
+    """Whether an earlier run got as far as its metadata; else nothing of it is worth keeping."""
+    try:
+        stored_plan(partial)
+    except StoreError:
+        return False
+    return True
+
+
+def _check_same_plan(plan: Plan, path: Path, skip_bad: bool) -> Plan:
+    """Return the plan, less what the run at ``path`` skipped; refuse to mix it with a run of another plan."""
+    info, columns, sizes = stored_plan(path)
+    present = {problem.path: problem for problem in info.skipped}
+    skipped = [present[source] for source in plan.columns.source if source in present]
+    if skipped and skip_bad:
+        plan = plan.without(skipped)
     for name in vars(info):
         if getattr(info, name) != getattr(plan.info, name):
             raise StoreError(
@@ -306,6 +325,13 @@ def _check_same_plan(plan: Plan, path: Path) -> None:
             f"{path}: was begun with another list of images ({len(columns)} then, {len(plan.columns)} now). "
             "Restore the source folder, or begin anew with --overwrite"
         )
+    changed = np.flatnonzero((sizes != plan.sizes).any(axis=1))
+    if len(changed):
+        raise StoreError(
+            f"{path}: {plan.columns.source[changed[0]]} has another size than when the run was begun. "
+            "Restore the source folder, or begin anew with --overwrite"
+        )
+    return plan
 
 
 def _run(
@@ -316,10 +342,14 @@ def _run(
     for shard in range(plan.num_shards):
         part = slice(shard * size, (shard + 1) * size)
         sources = plan.columns.source[part]
-        if _is_written(partial, shard, size, len(sources)):
+        if _is_written(plan.root, partial, shard, size, sources):
             progress(len(sources))
             continue
-        tasks.append(_ShardTask(plan.root, partial, shard, sources, plan.sizes[part], plan.info, plan.colors, skip_bad))
+        tasks.append(
+            _ShardTask(
+                plan.root, partial, shard, sources, plan.sizes[part], plan.info, plan.dtype, plan.colors, skip_bad
+            )
+        )
     problems: list[Problem] = []
     if executor is None:
         for task in tasks:
@@ -333,19 +363,28 @@ def _run(
             done, found = future.result()
             problems.extend(found)
             progress(done)
+    except BrokenExecutor as error:
+        raise StoreError(
+            f"{partial}: a worker process died, perhaps for lack of memory. Run again with --resume --workers 1"
+        ) from error
     finally:
         for future in futures:
             future.cancel()
+        wait(futures)  # whoever is still writing must be done before the caller tidies up
     return sorted(problems, key=lambda p: p.path)
 
 
-def _is_written(partial: Path, shard: int, shard_size: int, images: int) -> bool:
-    """Whether an earlier run wrote a shard whole; writes are atomic, so its index tells."""
+def _is_written(root: Path, partial: Path, shard: int, shard_size: int, sources: Sequence[str]) -> bool:
+    """Whether an earlier run wrote a shard whole, and no source has changed since; writes are atomic."""
+    path = shard_path(partial, shard)
     try:
-        index = read_shard_index(shard_path(partial, shard), shard_size)
-    except StoreError:
+        index = read_shard_index(path, shard_size)
+        written = path.stat().st_mtime
+        # ctime, since a copy or an archive may set an older mtime
+        fresh = all((root / source).stat().st_ctime <= written for source in sources)
+    except (StoreError, OSError):
         return False
-    return bool((index[:images, 0] != EMPTY).all())
+    return fresh and bool((index[: len(sources), 0] != EMPTY).all())
 
 
 def _report(plan: Plan, target: Path) -> Report:
@@ -364,7 +403,7 @@ def planned(plan: Plan, target: str | Path) -> Report:
         stored_bytes=0,
         source_bytes=sum((plan.root / source).stat().st_size for source in plan.columns.source),
         without_photo=plan.without_photo,
-        skipped=plan.skipped,
+        skipped=plan.info.skipped,
     )
 
 
@@ -378,7 +417,7 @@ def worker_pool(plan: Plan, workers: int) -> Iterator[Executor | None]:
     if workers == 1:
         yield None
         return
-    encode(np.zeros((2, 2), plan.dtype), levels=plan.info.levels)
+    encode(np.eye(2, dtype=plan.dtype), levels=plan.info.levels, profile=plan.info.profile)
     # Not forked: the parent may hold threads and locks of other libraries.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
         yield executor

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from .errors import StoreError
+from .files import new_folder
 from .masks import write_mask
 from .store import LabelStore
 
@@ -17,20 +18,20 @@ __all__ = ["export_masks"]
 def export_masks(store: LabelStore, folder: str | Path, progress: Callable[[int], object] = lambda _: None) -> int:
     """Write every mask of a store below ``folder`` and return how many; arrays, paths and modes are the source's.
 
+    Until the last one is written, ``folder`` is named FOLDER.partial; on an error nothing stays.
+
     Raises
     ------
-    StoreError : a file exists already, or a path of the store leads out of the folder.
+    StoreError : the folder exists and is not empty, or a path of the store leads out of it.
     MaskError : a file cannot be written.
     CorruptRecordError : a record is damaged.
     """
-    folder = Path(folder)
     for source in store.columns.source:
         if PurePosixPath(source).is_absolute() or ".." in PurePosixPath(source).parts:
             raise StoreError(f"{store.path}: source {source!r} leads out of the folder. Run 'quadcodec validate'")
-        if (folder / source).exists():
-            raise StoreError(f"{folder / source}: exists already. Choose an empty folder")
     colors = {c.color: c.id for c in store.classes if c.color is not None} if store.info.color_masks else None
-    for source, form, mask in zip(store.columns.source, store.columns.form, store, strict=True):
-        write_mask(folder / source, np.asarray(mask), form, palette=store.palette, colors=colors)
-        progress(1)
+    with new_folder(Path(folder)) as partial:
+        for source, form, mask in zip(store.columns.source, store.columns.form, store, strict=True):
+            write_mask(partial / source, np.asarray(mask), form, palette=store.palette, colors=colors)
+            progress(1)
     return len(store)

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from .errors import MaskError
+from .files import write_atomic
 
 __all__ = ["MAX_PIXELS", "default_palette", "image_size", "mask_form", "mask_size", "read_mask", "write_mask"]
 
@@ -476,12 +477,7 @@ def _png_file(ihdr: bytes, palette: bytes | None, stream: bytes) -> bytes:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file, and its folders, whole or not at all; raise MaskError if that fails."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
+        write_atomic(path, data)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise MaskError(f"{path}: cannot be written: {error.strerror}. Free space or choose another place.") from error

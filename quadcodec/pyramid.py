@@ -55,16 +55,12 @@ class TPyramid:
             raise ValueError(f"levels is {levels}, expected {MIN_LEVELS}..{MAX_LEVELS}")
         if not all(0 <= o < 1 << (levels - 1) for o in origin):
             raise ValueError(f"origin is {origin}, expected two numbers in 0..{(1 << (levels - 1)) - 1}")
-        upper: list[NDArray[Any]] = []
-        below = mask
-        row0, col0 = origin
-        for _ in range(1, levels):
-            shape = (-(-(below.shape[0] + row0 % 2) // 2), -(-(below.shape[1] + col0 % 2) // 2))
-            above = np.empty(shape, node_dtype(mask.dtype))
-            merge_2x2(below, above, row0 % 2, col0 % 2)
-            upper.append(above)
-            below, row0, col0 = above, row0 // 2, col0 // 2
-        return cls(mask, tuple(upper), origin)
+        return cls(mask, tuple(_merge_up(mask, levels - 1, origin)), origin)
+
+    @classmethod
+    def from_base(cls, mask: NDArray[Any], cells: NDArray[Any], levels: int = 6) -> TPyramid:
+        """Return the pyramid of a checked mask whose T_1, ``cells``, is at hand."""
+        return cls(mask, (cells, *_merge_up(cells, levels - 2, (0, 0))))
 
     @property
     def levels(self) -> int:
@@ -91,6 +87,20 @@ class TPyramid:
         inside = (row >= 0) & (col >= 0) & (row < cells.shape[0]) & (col < cells.shape[1])
         values: NDArray[Any] = np.where(inside, cells[np.where(inside, row, 0), np.where(inside, col, 0)], OUTSIDE)
         return values.astype(cells.dtype)
+
+
+def _merge_up(below: NDArray[Any], count: int, origin: tuple[int, int]) -> list[NDArray[Any]]:
+    """Return ``count`` levels above a level whose first cell is ``origin`` of its canvas."""
+    dtype = node_dtype(below.dtype) if below.dtype.kind == "u" else below.dtype
+    upper = []
+    row0, col0 = origin
+    for _ in range(count):
+        shape = (-(-(below.shape[0] + row0 % 2) // 2), -(-(below.shape[1] + col0 % 2) // 2))
+        above = np.empty(shape, dtype)
+        merge_2x2(below, above, row0 % 2, col0 % 2)
+        upper.append(above)
+        below, row0, col0 = above, row0 // 2, col0 // 2
+    return upper
 
 
 def node_dtype(mask_dtype: np.dtype[Any]) -> np.dtype[Any]:

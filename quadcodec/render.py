@@ -20,7 +20,7 @@ from .masks import default_palette, replace_file
 from .pyramid import COMPOSITE
 from .quadtree import LinearQuadtree
 
-__all__ = ["default_palette", "draw_tree", "overlay", "render_levels", "write_picture"]
+__all__ = ["check_picture", "default_palette", "draw_tree", "overlay", "render_levels", "write_picture"]
 
 RGB = NDArray[np.uint8]
 
@@ -93,7 +93,7 @@ def draw_tree(photo: RGB, tree: LinearQuadtree, color: tuple[int, int, int] = (2
     """
     _check_size(photo, (tree.height, tree.width))
     top = tree.levels - 1
-    rows, cols = _grid(tree, top).shape
+    rows, cols = tree.grid
     strength = np.zeros((rows << top, cols << top), np.float32)
     _cells(strength, top)[:, 0] = _cells(strength, top)[:, :, :, 0] = 0.75
     for level in range(top, 0, -1):
@@ -109,19 +109,31 @@ def draw_tree(photo: RGB, tree: LinearQuadtree, color: tuple[int, int, int] = (2
     return _blend(photo, np.array(color, np.float32), weights)
 
 
-def write_picture(path: str | os.PathLike[str], rgb: RGB) -> None:
-    """Write an (H, W, 3) picture as PNG, in one step and over an existing file.
+def check_picture(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Say before the work starts whether `write_picture` would refuse this name.
 
     Raises
     ------
-    MaskError : the name is not that of a PNG, or the file cannot be written.
+    MaskError : the name is not that of a PNG, or the file exists and ``overwrite`` is not given.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise MaskError(f"{path}: pictures are written as PNG. Let the name end in .png.")
+    if path.exists() and not overwrite:
+        raise MaskError(f"{path}: exists already. Choose another name or use --overwrite")
+
+
+def write_picture(path: str | os.PathLike[str], rgb: RGB, *, overwrite: bool = False) -> None:
+    """Write an (H, W, 3) picture as PNG, in one step, over an existing file only if told to.
+
+    Raises
+    ------
+    MaskError : as `check_picture`, or the file cannot be written.
+    """
+    check_picture(path, overwrite=overwrite)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, format="PNG")
-    replace_file(path, buffer.getvalue())
+    replace_file(Path(path), buffer.getvalue())
 
 
 def _cells(canvas: NDArray[Any], level: int) -> NDArray[Any]:
@@ -148,10 +160,10 @@ def _check_size(photo: RGB, size: tuple[int, ...]) -> None:
 
 def _grid(tree: LinearQuadtree, level: int) -> NDArray[Any]:
     """Return the level's cells of the whole canvas: node values, and _ABSENT where there is no node."""
-    top, (y0, x0) = tree.levels - 1, tree.origin
-    rows, cols = ((start + size + (1 << top) - 1) >> top for start, size in ((y0, tree.height), (x0, tree.width)))
+    rows, cols = tree.grid
+    finer = tree.levels - 1 - level
     values = tree.level(level)
-    grid = np.full((rows << (top - level), cols << (top - level)), _ABSENT, values.dtype)
+    grid = np.full((rows << finer, cols << finer), _ABSENT, values.dtype)
     y, x = tree.positions(level).T
     grid[y, x] = values
     return grid
@@ -198,13 +210,8 @@ def _shrink(
 
 def _share(tree: LinearQuadtree, level: int) -> float:
     """Return the percentage of the image's pixels that lie in leaves of a level."""
-    leaf = tree.level(level) >= 0
-    area = np.ones(int(leaf.sum()), np.int64)
-    sizes = (tree.height, tree.width)
-    for start, side, cells in zip(tree.origin, sizes, tree.positions(level)[leaf].T.astype(np.int64), strict=True):
-        first = np.maximum(cells << level, start)
-        area *= np.minimum((cells + 1) << level, start + side) - first
-    return 100 * float(area.sum()) / (tree.height * tree.width)
+    inside = np.sum(tree.inside_areas(level) * (tree.level(level) >= 0))
+    return 100 * float(inside) / (tree.height * tree.width)
 
 
 def _caption(tree: LinearQuadtree, level: int, width: int) -> RGB:

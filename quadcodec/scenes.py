@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,15 @@ from PIL import Image, ImageFilter
 from quadcodec import scene_canvas as street
 from quadcodec import scene_objects as draw
 from quadcodec.errors import QuadcodecError, StoreError
+from quadcodec.files import new_folder
 from quadcodec.scene_canvas import Array, Camera, Canvas, Rng, box, pick
 
 Bytes = npt.NDArray[np.uint8]
 Plane = npt.NDArray[np.float32]
 Thing = tuple[float, Callable[[Canvas, Rng], None]]  # its Z in metres, and how to draw it
+
+MAX_PIXELS = 2**26
+"""A larger scene is refused: each pixel takes some 60 bytes of memory while it is drawn."""
 
 
 @dataclass(frozen=True)
@@ -362,26 +367,29 @@ def write_scenes(out: str | Path, count: int, size: tuple[int, int], seed: int, 
     """Write `count` scenes of (H, W) = `size` pixels, the last `val_count` to validate, in Cityscapes' layout.
 
     Unless `val_count` is given, a fifth validates, and at least one of two. Scene i is the same whatever `count`
-    is. Raises StoreError when `out` holds files already, and when the numbers make no data set.
+    is. Until the last is written, the folder is named OUT.partial; on an error nothing stays. Raises StoreError when
+    `out` holds files already, when the numbers make no data set, and when the disk refuses.
     """
-    out = Path(out)
     if val_count is None:
         val_count = max(count // 5, int(count > 1))
     if count < 1 or not 0 <= val_count <= count or min(size) < 1:
         asked = f"{count} scenes of {size[0]}x{size[1]} pixels, {val_count} of them to validate"
         raise StoreError(f"{asked}: expected at least one scene of one pixel, and no more to validate than there are.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out}: expected a new or an empty folder, found files. Give another, or remove it first.")
-    for index in range(count):
-        scene = street_scene(seed, size, index)
-        split = "train" if index < count - val_count else "val"
-        for folder, suffix, pixels in (
-            ("leftImg8bit", "leftImg8bit", scene.photo),
-            ("gtFine", "gtFine_labelIds", scene.labels),
-        ):
-            path = out / folder / split / "scenes" / f"scenes_{index:06d}_000000_{suffix}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path, compress_level=2)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise StoreError(f"{size[0]}x{size[1]} pixels: expected at most {MAX_PIXELS}. Ask for a smaller size.")
+    if seed < 0:
+        raise StoreError(f"seed {seed}: expected a whole number from 0 on.")
+    with new_folder(Path(out)) as partial:
+        for index in range(count):
+            scene = street_scene(seed, size, index)
+            split = "train" if index < count - val_count else "val"
+            for folder, suffix, pixels in (
+                ("leftImg8bit", "leftImg8bit", scene.photo),
+                ("gtFine", "gtFine_labelIds", scene.labels),
+            ):
+                path = partial / folder / split / "scenes" / f"scenes_{index:06d}_000000_{suffix}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path, compress_level=2)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -393,9 +401,17 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
+class _Parser(argparse.ArgumentParser):
+    """Report a wrong command line as click does: its usage, then a line 'Error: ...'."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"Error: {message}\n")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the data set that the command line asks for; return the exit code."""
-    parser = argparse.ArgumentParser("python -m quadcodec.scenes", description="Write generated street scenes.")
+    parser = _Parser("python -m quadcodec.scenes", description="Write generated street scenes.")
     parser.add_argument("out", type=Path, metavar="OUT", help="the data set's folder, new or empty")
     parser.add_argument("--count", type=int, default=20, metavar="N", help="scenes in all (default 20)")
     parser.add_argument("--size", type=_size, default=(512, 1024), metavar="HxW", help="pixels (default 512x1024)")
@@ -405,8 +421,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         write_scenes(given.out, given.count, given.size, given.seed, given.val_count)
     except QuadcodecError as error:
-        print(error, file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"Error: {given.out}: interrupted, nothing is left of it. Run again", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import StoreError
-from .manifest import detect_manifest, find_masks, load_manifest, manifest_names
+from .manifest import Manifest, detect_manifest, find_masks, load_manifest
 from .masks import read_mask
+from .pyramid import COMPOSITE
 from .quadtree import LinearQuadtree
 from .store import LabelStore, open_store
 
@@ -92,7 +93,7 @@ def leaf_counts(tree: LinearQuadtree) -> NDArray[np.int64]:
     counts = np.zeros(tree.levels, np.int64)
     for level in range(tree.levels):
         values = tree.level(level)
-        counts[level] += np.count_nonzero(values != -1)
+        counts[level] += np.count_nonzero(values != COMPOSITE)
         size = 1 << level
         if tree.height % size == 0 and tree.width % size == 0:
             continue
@@ -110,8 +111,13 @@ def leaf_counts(tree: LinearQuadtree) -> NDArray[np.int64]:
     return counts
 
 
-def stats(path: str | Path) -> list[StatsRow]:
+def stats(path: str | Path, *, layout: str = "auto") -> list[StatsRow]:
     """Return a row for each split of a store, or of a folder of masks that a manifest describes.
+
+    Parameters
+    ----------
+    path : the store or the folder.
+    layout : the manifest of a folder, by name or as a TOML file; 'auto' to recognise it.
 
     Raises
     ------
@@ -120,20 +126,18 @@ def stats(path: str | Path) -> list[StatsRow]:
     path = Path(path)
     if not path.exists() or (path / "zarr.json").exists():
         return _store_rows(open_store(path), str(path))
-    return _folder_rows(path)
+    return _folder_rows(path, detect_manifest(path) if layout == "auto" else load_manifest(layout))
 
 
 def _store_rows(store: LabelStore, path: str) -> list[StatsRow]:
-    published = load_manifest(store.info.dataset).published if store.info.dataset in manifest_names() else {}
     rows = []
     for split in store.info.splits:
         items = ((store.quadtree(i), store.stored_bytes(i)) for i in store.indices(split))
-        rows.append(_pool(items, path, store.info.dataset, split, published.get(split)))
+        rows.append(_pool(items, path, store.info.dataset, split, store.info.published.get(split)))
     return rows
 
 
-def _folder_rows(path: Path) -> list[StatsRow]:
-    manifest = detect_manifest(path)
+def _folder_rows(path: Path, manifest: Manifest) -> list[StatsRow]:
     data = find_masks(path, manifest)
     rows = []
     for split in dict.fromkeys(source.split for source in data.sources):
@@ -196,5 +200,6 @@ def summary(store: LabelStore) -> dict[str, Any]:
         "classes": {str(c.id): c.name for c in store.classes},
         "train_classes": list(store.info.train_classes),
         "void": list(store.info.void),
+        "skipped": [{"path": problem.path, "message": problem.message} for problem in store.info.skipped],
         "format_version": store.info.format_version,
     }

@@ -7,27 +7,22 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import FormatError, MaskError, StoreError, UnsupportedVersionError
+from .files import write_atomic
 from .masks import default_palette
 from .pyramid import TPyramid, check_mask
 from .quadtree import LinearQuadtree
 from .record import FORMAT_VERSION, PROFILES, decode, decode_tree, encode
+from .shard import EMPTY, choose_shard_size, pack_shard, read_range, read_shard_index, shard_path
 from .zarr_codec import QuadtreeCodec
 
 __all__ = ["ClassInfo", "Columns", "LabelStore", "StoreInfo", "open_store", "write"]
-
-EMPTY = 2**64 - 1
-"""Offset and length of a chunk that zarr left out because it equals the fill value."""
-
-_ENTRY = 16
-_CRC = 4
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,14 @@ class ClassInfo:
     color: tuple[int, int, int] | None = None
     train_id: int | None = None
     """Training class in 0..k-1, or None where the id is ignored in training."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Name a mask file that was left out, and why."""
+
+    path: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class StoreInfo:
     color_masks: bool = False
     """The mask files held the classes' colours, not ids."""
     image_root: str = ""
+    published: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    """Split -> row of the paper's Table 5, where the manifest has one: '5' .. '0' and 'ratio', in percent."""
+    skipped: tuple[Problem, ...] = ()
+    """Masks that a conversion left out."""
     levels: int = 6
     profile: str = "fast"
     shard_size: int = 64
@@ -68,7 +75,7 @@ class StoreInfo:
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> StoreInfo:
         """Read the attributes of the store ``where``; raise StoreError or UnsupportedVersionError."""
-        values = {k: v for k, v in attributes.items() if k != "complete"}
+        values = {k: v for k, v in attributes.items() if k not in ("complete", "replaces")}
         version = values.get("format_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise UnsupportedVersionError(
@@ -80,6 +87,7 @@ class StoreInfo:
             values["classes"] = tuple(
                 ClassInfo(**{**c, "color": tuple(c["color"]) if c["color"] else None}) for c in values["classes"]
             )
+            values["skipped"] = tuple(Problem(**problem) for problem in values["skipped"])
             info = cls(**values)
         except (KeyError, TypeError) as error:
             raise StoreError(
@@ -119,6 +127,8 @@ class LabelStore:
     columns: Columns
     sizes: NDArray[np.uint32]
     """(N, 2): height and width of each image."""
+    dtype: np.dtype[Any]
+    """Of the labels array: uint16 as soon as one mask is."""
     fill_value: int
     _indexes: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
@@ -167,8 +177,13 @@ class LabelStore:
 
     def find(self, image: str) -> int:
         """Return the index of an image by its name, or by its number as text; raise StoreError if there is none."""
-        if image in self.names:
+        if self.names.count(image) == 1:
             return self.names.index(image)
+        if image in self.names:
+            numbers = [i for i, name in enumerate(self.names) if name == image]
+            raise StoreError(
+                f"{self.path}: image {image!r} is in several splits. Name it by its number, one of {numbers}"
+            )
         if image.isdecimal() and int(image) < len(self):
             return int(image)
         raise StoreError(
@@ -190,9 +205,8 @@ class LabelStore:
         offset, nbytes = (int(v) for v in self.shard_index(shard)[slot])
         if offset == EMPTY:
             height, width = (int(v) for v in self.sizes[index])
-            dtype = np.uint8 if self.fill_value < 256 else np.uint16
-            return encode(np.full((height, width), self.fill_value, dtype), levels=self.info.levels)
-        return _read(shard_path(self.path, shard), offset, nbytes)
+            return encode(np.full((height, width), self.fill_value, self.dtype), levels=self.info.levels)
+        return read_range(shard_path(self.path, shard), offset, nbytes)
 
     def quadtree(self, index: int) -> LinearQuadtree:
         """Return the tree of an image; no raster is made."""
@@ -234,89 +248,38 @@ class _Naming:
             ) from error
 
 
-def shard_path(path: Path, shard: int) -> Path:
-    """Return where a shard lies."""
-    return path / "labels" / "c" / str(shard) / "0" / "0"
-
-
-def choose_shard_size(num_images: int) -> int:
-    """Return how many images one shard holds: few objects, yet shards of megabytes."""
-    return 64 if num_images < 10_000 else 256 if num_images < 250_000 else 1024
-
-
-def pack_shard(records: Sequence[bytes], shard_size: int) -> bytes:
-    """Return a shard as zarr's ``sharding_indexed`` writes it: the records, then their index and its crc32c."""
-    index = np.full((shard_size, 2), EMPTY, "<u8")
-    offset = 0
-    for slot, record in enumerate(records):
-        index[slot] = offset, len(record)
-        offset += len(record)
-    tail = index.tobytes()
-    checksum: int = google_crc32c.value(tail)
-    return b"".join(records) + tail + checksum.to_bytes(4, "little")
-
-
-def read_shard_index(path: Path, shard_size: int) -> NDArray[np.uint64]:
-    """Return the (shard_size, 2) index of a shard; raise StoreError if it is missing or damaged."""
-    length = shard_size * _ENTRY + _CRC
-    try:
-        size = path.stat().st_size
-        tail = _read(path, size - length, length) if size >= length else b""
-    except OSError as error:
-        raise StoreError(f"{path}: the shard cannot be read ({error.strerror}). Run 'quadcodec validate'") from error
-    if not tail or google_crc32c.value(tail[:-_CRC]) != int.from_bytes(tail[-_CRC:], "little"):
-        raise StoreError(f"{path}: the shard's index is damaged. Run 'quadcodec validate' and convert again")
-    index = np.frombuffer(tail[:-_CRC], "<u8").reshape(shard_size, 2)
-    used = index[index[:, 0] != EMPTY].astype(object)  # Python integers: sums cannot wrap around
-    if any(offset + nbytes > size - length for offset, nbytes in used):
-        raise StoreError(f"{path}: the shard's index points beyond its end. Run 'quadcodec validate' and convert again")
-    return index
-
-
-def _read(path: Path, offset: int, nbytes: int) -> bytes:
-    """Read a range with pread, on a descriptor of its own: nothing is shared with a forked process."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        data: bytes = os.pread(descriptor, nbytes, offset)
-        return data
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename; raise StoreError if the disk refuses."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path}: cannot be written ({error.strerror}). Free space or fix permissions, then run again "
-            "(a conversion goes on with --resume)"
-        ) from error
-
-
 def partial_path(path: Path) -> Path:
     """Return where a store is built until it is complete."""
+    path = Path(os.path.abspath(path))  # '.' has no name  # noqa: PTH100 - links stay links
     return path.with_name(path.name + ".partial")
 
 
-def create(path: Path, info: StoreInfo, columns: Columns, canvas: tuple[int, int], dtype: np.dtype[Any]) -> None:
+def create(
+    path: Path,
+    info: StoreInfo,
+    columns: Columns,
+    sizes: NDArray[np.uint32],
+    dtype: np.dtype[Any],
+    *,
+    replaces: bool = False,
+) -> None:
     """Create a store without records: metadata and the list of images, not yet complete.
 
     Parameters
     ----------
     path : a folder that does not exist.
-    canvas : height and width that hold every image.
+    sizes : (N, 2) height and width of each image.
     dtype : uint8 or uint16.
+    replaces : once complete, the store takes the place of an older one.
+
+    Raises
+    ------
+    StoreError : the disk refuses; nothing is left behind.
     """
+    canvas = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
+    attributes = {**info.to_attributes(), "complete": False, "replaces": replaces}
     try:
-        group = zarr.create_group(str(path), attributes={"quadcodec": {**info.to_attributes(), "complete": False}})
+        group = zarr.create_group(str(path), attributes={"quadcodec": attributes})
         group.create_array(
             "labels",
             shape=(len(columns), *canvas),
@@ -326,14 +289,18 @@ def create(path: Path, info: StoreInfo, columns: Columns, canvas: tuple[int, int
             serializer=QuadtreeCodec(levels=info.levels, profile=info.profile),
             filters=None,
             compressors=None,
-            fill_value=min(info.void, default=0),
+            fill_value=min((v for v in info.void if v <= np.iinfo(dtype).max), default=0),
             dimension_names=("image", "y", "x"),
         )
         index = group.create_group("index")
         for column in COLUMNS:
             _write_column(index, column, np.array(getattr(columns, column), dtype=np.dtypes.StringDType()))
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+        _write_column(index, "size", sizes)
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+        raise
 
 
 def _write_column(index: zarr.Group, name: str, values: NDArray[Any]) -> None:
@@ -347,12 +314,16 @@ def _write_column(index: zarr.Group, name: str, values: NDArray[Any]) -> None:
 
 
 def write_shard(path: Path, shard: int, records: Sequence[bytes], shard_size: int) -> None:
-    """Write one shard of a store: one object, one atomic put."""
-    write_atomic(shard_path(path, shard), pack_shard(records, shard_size))
+    """Write one shard of a store: one object, one atomic put; raise StoreError if the disk refuses."""
+    target = shard_path(path, shard)
+    try:
+        write_atomic(target, pack_shard(records, shard_size))
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
 
 
-def finish(path: Path, target: Path, sizes: NDArray[np.uint32], *, overwrite: bool = False) -> None:
-    """Write the sizes, mark the store complete and move it to its name, in place of an older store if told to.
+def finish(path: Path, target: Path) -> None:
+    """Mark a store complete and move it to its name, in place of an older store if it was begun so.
 
     Raises
     ------
@@ -360,28 +331,44 @@ def finish(path: Path, target: Path, sizes: NDArray[np.uint32], *, overwrite: bo
     """
     try:
         group = zarr.open_group(str(path), mode="r+")
-        attributes: dict[str, Any] = dict(cast("Mapping[str, Any]", group.attrs["quadcodec"]))
-        shard_size = int(attributes["shard_size"])
-        missing = [s for s in range(-(-len(sizes) // shard_size)) if not shard_path(path, s).exists()]
+        attributes = dict(_quadcodec_attributes(path))
+        replaces = attributes.pop("replaces", False)
+        count, shard_size = len(stored_plan(path)[1]), int(attributes["shard_size"])
+        missing = [s for s in range(-(-count // shard_size)) if not shard_path(path, s).exists()]
         if missing:
             raise StoreError(f"{path}: shards {missing} are missing. Convert again with --resume")
-        _write_column(cast("zarr.Group", group["index"]), "size", sizes)
-        group.attrs["quadcodec"] = {**attributes, "complete": True}
-        if overwrite and target.exists():
-            remove_store(target)
+        if target.exists() and not replaces:
+            raise StoreError(f"{target}: exists already. Move it away, then run again with --resume")
+        group.attrs["quadcodec"] = {**attributes, "complete": True, "replaces": replaces}
+        # The old store keeps its bytes until the new one has its name.
+        old = target.with_name(target.name + ".old")
+        if target.exists():
+            if old.exists():
+                remove_store(old)
+            target.rename(old)
         path.rename(target)
+        zarr.open_group(str(target), mode="r+").attrs["quadcodec"] = {**attributes, "complete": True}
+        if replaces and old.exists():
+            remove_store(old)
     except OSError as error:
         raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
 
 
-def remove_store(path: Path) -> None:
-    """Delete a store, complete or not; refuse any other folder.
+def is_label_store(path: Path) -> bool:
+    """Whether a folder is a store of ours, complete or not, or the beginning of one that a kill cut off."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if path.name.endswith(".partial") and {child.name for child in path.iterdir()} <= {"zarr.json", "labels", "index"}:
+        return True
+    try:
+        return bool(_quadcodec_attributes(path))
+    except StoreError:
+        return False
 
-    Raises
-    ------
-    StoreError : the path is not a label store.
-    """
-    if not path.is_dir() or "quadcodec" not in _attributes(path):
+
+def remove_store(path: Path) -> None:
+    """Delete a store, complete or not; refuse anything else with a StoreError."""
+    if not is_label_store(path):
         raise StoreError(f"{path}: is not a label store, so it is not overwritten. Move it away or choose another name")
     shutil.rmtree(path)
 
@@ -393,6 +380,13 @@ def _attributes(path: Path) -> Mapping[str, Any]:
         raise StoreError(
             f"{path}: found no zarr v3 group ({type(error).__name__}), expected a store that 'quadcodec convert' wrote"
         ) from error
+
+
+def _quadcodec_attributes(path: Path) -> Mapping[str, Any]:
+    attributes = _attributes(path).get("quadcodec")
+    if not isinstance(attributes, Mapping):
+        raise StoreError(f"{path}: is a zarr group, but not a label store. Convert masks with 'quadcodec convert'")
+    return attributes
 
 
 def open_store(path: str | Path) -> LabelStore:
@@ -409,34 +403,31 @@ def open_store(path: str | Path) -> LabelStore:
         if partial_path(path).exists():
             hint = "but an unfinished conversion. Run 'quadcodec convert' again with --resume"
         raise StoreError(f"{path}: found nothing here, {hint}")
-    attributes = _attributes(path).get("quadcodec")
-    if not isinstance(attributes, Mapping):
-        raise StoreError(f"{path}: is a zarr group, but not a label store. Convert masks with 'quadcodec convert'")
+    attributes = _quadcodec_attributes(path)
     if attributes.get("complete") is not True:
         raise StoreError(f"{path}: is not complete. Run 'quadcodec convert' again with --resume")
-    info, columns = stored_plan(path)
+    info, columns, sizes = stored_plan(path)
     try:
-        group = zarr.open_group(str(path), mode="r")
-        labels: Any = group["labels"]
-        sizes = np.asarray(_column(group, "size"), np.uint32)
+        labels: Any = zarr.open_group(str(path), mode="r")["labels"]
         if not len(columns) == len(sizes) == labels.shape[0]:
             raise ValueError(f"{labels.shape[0]} labels, {len(columns)} names, {len(sizes)} sizes")
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise StoreError(f"{path}: the index does not fit the labels ({error}). Run 'quadcodec validate'") from error
-    return LabelStore(path, info, columns, sizes, int(labels.fill_value))
+    return LabelStore(path, info, columns, sizes, np.dtype(labels.dtype), int(labels.fill_value))
 
 
-def stored_plan(path: Path) -> tuple[StoreInfo, Columns]:
-    """Return the description and the list of images of a store, complete or not.
+def stored_plan(path: Path) -> tuple[StoreInfo, Columns, NDArray[np.uint32]]:
+    """Return the description, the list of images and their sizes of a store, complete or not.
 
     Raises
     ------
     StoreError : they cannot be read, or are not those of a label store.
     """
-    info = StoreInfo.from_attributes(cast("Mapping[str, Any]", _attributes(path).get("quadcodec", {})), str(path))
+    info = StoreInfo.from_attributes(_quadcodec_attributes(path), str(path))
     try:
         group = zarr.open_group(str(path), mode="r")
-        return info, Columns(**{c: tuple(str(v) for v in _column(group, c)) for c in COLUMNS})
+        columns = Columns(**{c: tuple(str(v) for v in _column(group, c)) for c in COLUMNS})
+        return info, columns, np.asarray(_column(group, "size"), np.uint32)
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise StoreError(f"{path}: the index cannot be read ({error}). Run 'quadcodec validate'") from error
 
@@ -458,6 +449,7 @@ def write(
     image_root: str = "",
     dataset: str = "arrays",
     levels: int = 6,
+    profile: str = "fast",
 ) -> LabelStore:
     """Write masks that are in memory as a store, and open it.
 
@@ -468,7 +460,7 @@ def write(
     names, splits : one an image; by default '000000', .. and 'all'.
     classes, void : what the ids mean, and which of them are unlabelled.
     images, image_root : photo of each mask ('' for none), relative to the root.
-    levels : 2 .. 10 quadtree levels.
+    levels, profile : as `quadcodec.encode`.
 
     Raises
     ------
@@ -476,8 +468,9 @@ def write(
     MaskError : a mask is no such array.
     """
     path = Path(path)
-    if path.exists() or partial_path(path).exists():
-        raise StoreError(f"{path}: exists already. Choose another name or delete it")
+    for taken in (path, partial_path(path)):
+        if taken.exists():
+            raise StoreError(f"{taken}: exists already. Choose another name or delete it")
     arrays = [check_mask(mask) for mask in masks]
     if not arrays:
         raise StoreError(f"{path}: no masks to write, expected one at least")
@@ -490,19 +483,24 @@ def write(
             f"{path}: {count} masks, {len(names)} names, {len(splits)} splits, {len(images)} images; "
             "expected the same number of each"
         )
+    if len(set(zip(splits, names, strict=True))) != count:
+        raise StoreError(f"{path}: a name stands twice in a split, expected one name an image")
     info = StoreInfo(
         dataset=dataset, splits=tuple(dict.fromkeys(splits)), classes=tuple(classes), void=tuple(void),
-        image_root=image_root, levels=levels, shard_size=choose_shard_size(count),
+        image_root=image_root, levels=levels, profile=profile, shard_size=choose_shard_size(count),
     )  # fmt: skip
     sizes = np.array([a.shape for a in arrays], np.uint32)
     dtype = max((a.dtype for a in arrays), key=lambda d: d.itemsize)
-    columns = Columns(
-        names, splits, tuple(f"{n}.npy" for n in names), images, tuple(f"npy:{a.dtype.str}" for a in arrays)
-    )
+    sources = tuple(f"{name}.npy" for name in names)
+    columns = Columns(names, splits, sources, images, tuple(f"npy:{a.dtype.str}" for a in arrays))
     partial = partial_path(path)
-    create(partial, info, columns, (int(sizes[:, 0].max()), int(sizes[:, 1].max())), dtype)
-    for shard in range(-(-count // info.shard_size)):
-        part = arrays[shard * info.shard_size : (shard + 1) * info.shard_size]
-        write_shard(partial, shard, [encode(a, levels=levels) for a in part], info.shard_size)
-    finish(partial, path, sizes)
+    create(partial, info, columns, sizes, dtype)
+    try:
+        for shard in range(-(-count // info.shard_size)):
+            part = arrays[shard * info.shard_size : (shard + 1) * info.shard_size]
+            write_shard(partial, shard, [encode(a, levels=levels, profile=profile) for a in part], info.shard_size)
+        finish(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return open_store(path)

@@ -10,8 +10,9 @@ import numpy as np
 
 from .errors import QuadcodecError
 from .quadtree import LinearQuadtree
-from .record import decode_tree, read_header
-from .store import EMPTY, LabelStore, open_store, read_shard_index, shard_path
+from .record import check_record, decode_tree
+from .shard import EMPTY, read_shard_index, shard_path
+from .store import LabelStore, open_store
 
 __all__ = ["Finding", "validate"]
 
@@ -38,8 +39,14 @@ def validate(path: str | Path, *, deep: bool = False) -> list[Finding]:
     try:
         store = open_store(path)
     except QuadcodecError as error:
-        return [Finding(str(path), str(error), _FIX)]
+        return [_finding(str(path), error)]
     return [*_check_index(store), *_check_shards(store, deep)]
+
+
+def _finding(where: str, error: QuadcodecError) -> Finding:
+    """Return an error's message as a finding: 'where: what was found. What to do.'."""
+    found, _, fix = str(error).removeprefix(f"{where}: ").partition(". ")
+    return Finding(where, found, _FIX if not fix or "quadcodec validate" in fix else fix)
 
 
 def _check_index(store: LabelStore) -> Iterator[Finding]:
@@ -67,7 +74,7 @@ def _check_shards(store: LabelStore, deep: bool) -> Iterator[Finding]:
         try:
             index = read_shard_index(path, size)
         except QuadcodecError as error:
-            yield Finding(str(path), str(error), _FIX)
+            yield _finding(str(path), error)
             continue
         images = min(size, len(store) - shard * size)
         end = 0
@@ -89,18 +96,18 @@ def _check_record(store: LabelStore, image: int, deep: bool) -> Iterator[Finding
     where = f"{store.path}: record {image} {store.names[image]!r}"
     try:
         record = store.record(image)
-        header = read_header(record)
+        header = check_record(record)
         height, width = store.sizes[image].tolist()
         if (header.height, header.width) != (height, width):
             yield Finding(where, f"is {header.height} x {header.width}, the index says {height} x {width}", _FIX)
+        if header.bits > 8 * store.dtype.itemsize:
+            yield Finding(where, f"holds {header.bits}-bit ids, the labels array {store.dtype}", _FIX)
         if header.levels != store.info.levels:
             yield Finding(where, f"has {header.levels} levels, the store says {store.info.levels}", _FIX)
-        if header.nbytes != len(record):
-            yield Finding(where, f"holds {len(record)} bytes, its header says {header.nbytes}", _FIX)
         if deep:
             tree = decode_tree(record)
             canonical = LinearQuadtree.from_mask(tree.to_mask(), tree.levels)
             if not np.array_equal(tree.nodes, canonical.nodes):
                 yield Finding(where, "its tree splits a uniform cell", _FIX)
     except QuadcodecError as error:
-        yield Finding(where, str(error), _FIX)
+        yield _finding(where, error)

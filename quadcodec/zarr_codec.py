@@ -14,7 +14,8 @@ import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
 
 from .errors import StoreError
-from .record import PROFILES, decode, encode, read_header
+from .header import PROFILES, read_header
+from .record import decode, encode
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
@@ -67,6 +68,10 @@ class QuadtreeCodec(ArrayBytesCodec):
                 "Run 'quadcodec validate'"
             )
         dtype = chunk_spec.dtype.to_native_dtype()
+        if header.bits > 8 * dtype.itemsize:
+            raise StoreError(
+                f"labels: a record of {header.bits}-bit ids lies in an array of {dtype}. Run 'quadcodec validate'"
+            )
         mask = decode(record)
         if mask.shape == canvas[1:]:
             chunk = mask[None].astype(dtype, copy=False)

@@ -190,6 +190,29 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(cityscapes, tmp_path, m
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cityscapes"]
 
 
+def test_options_that_contradict_each_other_or_make_no_sense(cityscapes, tmp_path):
+    for options in (["--overwrite", "--resume"], ["--void", "-1"], ["--void", "65536"], ["--levels", "11"]):
+        code, _, err = invoke("convert", cityscapes, tmp_path / "x.zarr", *options)
+        assert code == 2
+        assert "Error" in err
+    assert not (tmp_path / "x.zarr").exists()
+
+
+def test_a_picture_is_not_overwritten(store, tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_text("precious")
+    assert "exists already" in fails("view", store, "0", "-o", picture)
+    assert picture.read_text() == "precious"
+    assert invoke("view", store, "0", "-o", picture, "--overwrite")[0] == 0
+
+
+def test_what_was_skipped_is_shown(cityscapes, tmp_path):
+    mask = next(cityscapes.rglob("*_labelIds.png"))
+    mask.write_bytes(b"")
+    assert invoke("convert", cityscapes, tmp_path / "x.zarr", "--on-error", "skip")[0] == 0
+    assert mask.name in invoke("info", tmp_path / "x.zarr")[1]
+
+
 def test_a_missing_extra_is_named(monkeypatch):
     import click
 

@@ -1,5 +1,4 @@
 import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -10,11 +9,13 @@ from PIL import Image
 
 import quadcodec
 from quadcodec import convert as module
-from quadcodec.convert import convert, plan_conversion
+from quadcodec.convert import convert, plan_conversion, worker_pool
 from quadcodec.errors import ManifestError, MaskError, QuadcodecError, StoreError
 from quadcodec.export import export_masks
 from quadcodec.masks import mask_form, read_mask
-from quadcodec.store import partial_path, shard_path
+from quadcodec.shard import shard_path
+from quadcodec.stats import stats
+from quadcodec.store import partial_path, stored_plan
 from quadcodec.validate import validate
 
 from .conftest import blocks
@@ -72,6 +73,24 @@ def test_report_and_columns(cityscapes, tmp_path):
     assert not partial_path(store.path).exists()
 
 
+def test_the_small_profile_through_every_reader(many, tmp_path):
+    plan = plan_conversion(many, profile="small")
+    with worker_pool(plan, 2) as executor:
+        convert(plan, tmp_path / "out.zarr", executor=executor)
+    store = quadcodec.open(tmp_path / "out.zarr")
+    labels = zarr.open(str(store.path), mode="r")["labels"]
+    assert validate(store.path, deep=True) == []
+    for i, name in enumerate(store.names):
+        mask = read_mask(many / f"{name}.png")
+        np.testing.assert_array_equal(store[i], mask)
+        np.testing.assert_array_equal(labels[i][:20, : mask.shape[1]], mask)
+    np.testing.assert_array_equal(store.quadtree(3).nodes, quadcodec.LinearQuadtree.from_mask(store[3]).nodes)
+    fast = convert(plan_conversion(many), tmp_path / "fast.zarr")
+    assert [row.leaves for row in stats(store.path)] == [row.leaves for row in stats(fast.path)]
+    with pytest.raises(StoreError, match="was begun with profile 'small', now it is 'fast'"):
+        convert(plan_conversion(many), store.path, resume=True)
+
+
 def test_workers_write_the_same_bytes(many, tmp_path):
     plan = plan_conversion(many)
     convert(plan, tmp_path / "one.zarr")
@@ -114,6 +133,136 @@ def test_resume_refuses_another_plan(many, tmp_path, monkeypatch):
         convert(plan_conversion(many), target, resume=True)
 
 
+def interrupted(plan, target, monkeypatch, **options):
+    """Run a conversion that breaks off before its third shard."""
+    real = module._convert_shard
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_convert_shard", lambda task: 1 / 0 if task.shard == 2 else real(task))
+        with pytest.raises(ZeroDivisionError):
+            convert(plan, target, **options)
+
+
+def test_resume_makes_shards_of_changed_masks_anew(many, tmp_path, monkeypatch):
+    target = tmp_path / "out.zarr"
+    interrupted(plan_conversion(many), target, monkeypatch)
+    mask = 9 - read_mask(many / "001.png")
+    Image.fromarray(mask).save(many / "001.png")
+    convert(plan_conversion(many), target, resume=True)
+    np.testing.assert_array_equal(quadcodec.open(target)[1], mask)
+
+
+def test_resume_refuses_masks_of_another_size(many, tmp_path, monkeypatch):
+    target = tmp_path / "out.zarr"
+    interrupted(plan_conversion(many), target, monkeypatch)
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(many / "003.png")
+    with pytest.raises(StoreError, match=r"003\.png has another size than when the run was begun"):
+        convert(plan_conversion(many), target, resume=True)
+
+
+def test_an_interrupted_overwrite_keeps_the_old_store_and_can_be_resumed(cityscapes, many, tmp_path, monkeypatch):
+    target = tmp_path / "out.zarr"
+    convert(plan_conversion(cityscapes), target)
+    before = tree(target)
+    interrupted(plan_conversion(many), target, monkeypatch, overwrite=True)
+    assert tree(target) == before
+    convert(plan_conversion(many), target, resume=True)
+    assert len(quadcodec.open(target)) == 150
+    convert(plan_conversion(many), tmp_path / "whole.zarr")
+    assert tree(target) == tree(tmp_path / "whole.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cityscapes", "many", "out.zarr", "whole.zarr"]
+
+
+def test_resume_remembers_what_was_skipped(many, tmp_path, monkeypatch):
+    truncate(many / "010.png")
+    target = tmp_path / "out.zarr"
+    real = module._convert_shard
+
+    def breaks(task):
+        if len(task.info.skipped) and task.shard == 2:
+            raise ZeroDivisionError
+        return real(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_convert_shard", breaks)
+        with pytest.raises(ZeroDivisionError):
+            convert(plan_conversion(many), target, skip_bad=True)
+    assert [p.path for p in stored_plan(partial_path(target))[0].skipped] == ["010.png"]
+    for _ in range(2):  # to the end, and once more when it is complete
+        report = convert(plan_conversion(many), target, skip_bad=True, resume=True)
+        assert [p.path for p in report.skipped] == ["010.png"]
+    assert len(quadcodec.open(target)) == 149
+    assert "010.png" in quadcodec.open(target).info.skipped[0].message
+
+
+def test_a_run_that_was_killed_at_its_start_is_begun_anew(many, tmp_path):
+    partial = partial_path(tmp_path / "out.zarr")
+    (partial / "labels" / "c" / "1" / "0").mkdir(parents=True)
+    (partial / "labels" / "c" / "1" / "0" / "0").write_bytes(b"half")
+    convert(plan_conversion(many), tmp_path / "out.zarr", resume=True)
+    assert len(quadcodec.open(tmp_path / "out.zarr")) == 150
+
+
+def test_a_bad_mask_under_workers_leaves_what_resume_can_use(tmp_path):
+    root = tmp_path / "noise"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(192):
+        Image.fromarray(rng.integers(0, 250, (80, 80), np.uint8)).save(root / f"{i:03d}.png")
+    whole = (root / "000.png").read_bytes()
+    truncate(root / "000.png")
+    target = tmp_path / "out.zarr"
+    plan = plan_conversion(root)
+    with worker_pool(plan, 2) as executor, pytest.raises(MaskError, match=r"000\.png"):
+        convert(plan, target, executor=executor)
+    (root / "000.png").write_bytes(whole)
+    convert(plan, target, resume=partial_path(target).exists())
+    assert validate(target, deep=True) == []
+
+
+def die(task):
+    os._exit(9)
+
+
+def test_a_worker_that_dies_is_one_line(many, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_convert_shard", die)
+    with (
+        ProcessPoolExecutor(2, get_context("spawn")) as executor,
+        pytest.raises(StoreError, match="a worker process died"),
+    ):
+        convert(plan_conversion(many), tmp_path / "out.zarr", executor=executor)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["many"]
+
+
+def test_colour_masks_with_wide_ids_read_alike_everywhere(tmp_path):
+    (tmp_path / "masks").mkdir()
+    colors = np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)
+    Image.fromarray(colors).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\ntitle = "Own"\nlicence = "none"\ncolor_masks = true\n'
+        '[[layouts]]\nmasks = ["masks/{name}.png"]\n[[splits]]\nname = "all"\n'
+        "[colors]\n300 = [255, 0, 0]\n2 = [0, 255, 0]\n"
+        "[published.all]\n5 = 50.0\n"
+    )
+    convert(plan_conversion(tmp_path, layout=str(tmp_path / "own.toml")), tmp_path / "out.zarr")
+    store = quadcodec.open(tmp_path / "out.zarr")
+    assert store[0].tolist() == [[300, 2]]
+    assert zarr.open(str(store.path), mode="r")["labels"][0].tolist() == [[300, 2]]
+    export_masks(store, tmp_path / "png")
+    with Image.open(tmp_path / "png" / "masks" / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), colors)
+    (row,) = stats(store.path)
+    assert row.published["5"] == 50.0
+    assert stats(tmp_path, layout=str(tmp_path / "own.toml"))[0].leaves == row.leaves
+
+
+def test_a_target_without_a_name_or_a_folder(many, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="exists already"):
+        convert(plan_conversion(many), ".")
+    with pytest.raises(StoreError, match="no such folder"):
+        convert(plan_conversion(many), tmp_path / "nowhere" / "out.zarr")
+
+
 def test_an_existing_target_is_kept_unless_told_otherwise(cityscapes, many, tmp_path):
     target = tmp_path / "out.zarr"
     convert(plan_conversion(cityscapes), target)
@@ -148,16 +297,13 @@ def truncate(path):
 
 def test_a_bad_mask_stops_the_run_and_leaves_nothing(many, tmp_path):
     truncate(many / "077.png")
-    with pytest.raises(MaskError, match=r"077\.png"):
-        convert(plan_conversion(many, splits=["all"]), tmp_path / "out.zarr")
-    assert not (tmp_path / "out.zarr").exists()
-    shutil.rmtree(partial_path(tmp_path / "out.zarr"))
-    for i in range(64, 150):
-        (many / f"{i:03d}.png").unlink()
+    with pytest.raises(MaskError, match=r"077\.png.*1 of 3 shards are kept in .*: continue with --resume"):
+        convert(plan_conversion(many, splits=["all"]), tmp_path / "kept.zarr")
+    assert not (tmp_path / "kept.zarr").exists()
     truncate(many / "003.png")  # the first shard: nothing to resume, so nothing stays
     with pytest.raises(MaskError, match=r"003\.png"):
         convert(plan_conversion(many), tmp_path / "out.zarr")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["many"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.zarr.partial", "many"]
 
 
 def test_skip_leaves_bad_masks_out_and_says_so(many, tmp_path):

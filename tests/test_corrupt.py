@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from quadcodec import decode, encode
 from quadcodec.errors import FormatError
-from quadcodec.record import _FIXED, _SECTION, read_header
+from quadcodec.fast import _SECTION, read_layout
 
+_FIXED = struct.Struct("<4sBBBBIIII")  # docs/format.md, section 2
 RNG = np.random.default_rng(5)
 SAMPLES = {
     "blocks": np.kron(RNG.integers(0, 5, (3, 4)), np.ones((7, 6), int)).astype(np.uint8),
@@ -24,10 +25,11 @@ SAMPLES = {
 }
 
 
+@pytest.mark.parametrize("profile", ["fast", "small"])
 @pytest.mark.parametrize("name", SAMPLES)
-def test_every_bit_flip_is_an_error_or_the_right_mask(name):
+def test_every_bit_flip_is_an_error_or_the_right_mask(name, profile):
     mask = SAMPLES[name]
-    record = encode(mask)
+    record = encode(mask, profile=profile)
     for at in range(8 * len(record)):
         damaged = bytearray(record)
         damaged[at // 8] ^= 1 << at % 8
@@ -38,9 +40,10 @@ def test_every_bit_flip_is_an_error_or_the_right_mask(name):
         np.testing.assert_array_equal(out, mask)
 
 
+@pytest.mark.parametrize("profile", ["fast", "small"])
 @pytest.mark.parametrize("name", SAMPLES)
-def test_every_truncation_is_an_error(name):
-    record = encode(SAMPLES[name])
+def test_every_truncation_is_an_error(name, profile):
+    record = encode(SAMPLES[name], profile=profile)
     for length in range(len(record)):
         with pytest.raises(FormatError):
             decode(record[:length])
@@ -48,7 +51,7 @@ def test_every_truncation_is_an_error(name):
 
 def reseal(record, section_edits=(), header_edit=None):
     """Return the record with sections replaced and all checksums made right again: a hostile writer."""
-    header = read_header(record)
+    header = read_layout(record)
     parts = [header.tables, *reversed(header.sections)]
     stored = [record[p.offset : p.offset + p.nbytes] for p in parts]
     stages = [p.stage for p in parts]
@@ -71,7 +74,7 @@ def test_resealing_without_an_edit_changes_nothing():
 @given(st.sampled_from(sorted(SAMPLES)), st.integers(0, 6), st.binary(max_size=400))
 def test_hostile_sections_do_not_crash(name, index, data):
     record = encode(SAMPLES[name])
-    header = read_header(record)
+    header = read_layout(record)
     part = [header.tables, *reversed(header.sections)][index]
     lengths = {len(data), part.nbytes}  # at the right length the content itself is put to the test
     for length in lengths:
@@ -103,7 +106,7 @@ def test_a_zstd_frame_that_declares_more_than_it_may_is_refused():
     import zstandard
 
     record = encode(SAMPLES["blocks"])
-    header = read_header(record)
+    header = read_layout(record)
     parts = [header.tables, *reversed(header.sections)]
     bomb = zstandard.ZstdCompressor().compress(bytes(10**7))
     stored = [record[p.offset : p.offset + p.nbytes] for p in parts]

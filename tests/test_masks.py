@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -486,17 +487,20 @@ def test_write_refuses_what_the_form_cannot_hold(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_write_leaves_nothing_half_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_write_leaves_nothing_half_written(tmp_path, monkeypatch, kind):
     path = save(tmp_path / "a.png", b"before")
+    seen = []
 
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:10])
-        raise OSError(28, "No space left on device")
+    def full(descriptor: int) -> None:
+        seen.extend(p.name for p in tmp_path.iterdir() if p != path)
+        raise kind(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(MaskError, match="cannot be written: No space left on device"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MaskError if kind is OSError else kind, match="No space left on device") as caught:
         write_mask(path, ids(4, 4, 3), "png:L")
+    assert kind is not OSError or str(caught.value).startswith(f"{path}: cannot be written: No space left on device. ")
+    assert seen == [f".a.png.{os.getpid()}.partial"]  # synced to disk under a name that no other process writes
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"before"
     with pytest.raises(MaskError, match="cannot be written"):

@@ -1,10 +1,12 @@
 """What a user installs: the extras, the entry points, and what importing costs."""
 
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
-from importlib.metadata import entry_points, metadata, requires
+from importlib.metadata import entry_points, metadata, requires, version
 from pathlib import Path
 
 import pytest
@@ -70,18 +72,89 @@ def test_no_module_of_quadcodec_needs_torch():
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
-def test_a_wheel_holds_the_packages_and_claims_no_other_name(tmp_path):
-    source = tmp_path / "source"  # setuptools builds in place, and old leftovers would end up in the wheel
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build the wheel as a user's pip does; return its path."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools builds in place, and old leftovers would end up in the wheel
     source.mkdir()
     for part in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / part, source)
     for part in ("quadcodec", "qgn", "cli", "data_manifests"):
-        shutil.copytree(ROOT / part, source / part)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+        shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     subprocess.run([*command, str(source)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_installed(wheel, tmp_path_factory):
+    """Return a function that runs Python statements on the wheel's contents, and on no file of the checkout."""
+    folder = tmp_path_factory.mktemp("installed")
+    zipfile.ZipFile(wheel).extractall(folder)
+    # -S runs no .pth file, so the editable install's import hook, which would fill in what the wheel lacks, is off;
+    # other packages are found by the path instead.
+    path = os.pathsep.join([str(folder), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}])
+    check = (
+        "\nimport sys\n"
+        "ours = [m for n, m in sys.modules.items() if n.split('.')[0] in ('quadcodec', 'quadcodec_cli', 'qgn')]\n"
+        f"assert ours and all(m.__file__.startswith({str(folder) + os.sep!r}) for m in ours), ours\n"
+        "assert not any('editable' in str(f) for f in sys.meta_path), sys.meta_path\n"
+    )
+
+    def run(statements, *arguments):
+        program = f"import atexit\natexit.register(exec, {check!r}, {{}})\n{statements}"
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", program, *arguments],
+            cwd=folder.parent, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")  # what atexit finds is told on stderr only
+        return done.stdout
+
+    return run
+
+
+def test_a_wheel_holds_the_packages_and_claims_no_other_name(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"quadcodec", "quadcodec_cli", "qgn"}
-    assert "quadcodec/manifests/cityscapes.toml" in names
-    assert "quadcodec_cli/main.py" in names
-    assert "quadcodec/kernels/tree.py" in names
+    folders = {"quadcodec": "quadcodec", "qgn": "qgn", "quadcodec_cli": "cli", "quadcodec/manifests": "data_manifests"}
+    for package, folder in folders.items():
+        files = [p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".toml", ".bin")]
+        assert {f"{package}/{p.relative_to(ROOT / folder).as_posix()}" for p in files} <= set(names)
+    assert {"quadcodec/kernels/tree.py", "quadcodec/manifests/cityscapes.toml"} <= set(names)
+
+
+def test_the_commands_of_a_wheel_run(run_installed):
+    start = "from quadcodec_cli.main import main; main()"
+    text = run_installed(start, "--help")
+    assert {"convert", "export", "info", "stats", "validate", "view"} <= set(text.split())
+    assert run_installed(start, "--version").split()[-1] == version("quadcodec")
+
+
+def test_the_manifests_of_a_wheel_load(run_installed):
+    statements = (
+        "from quadcodec.manifest import load_manifest, manifest_names\n"
+        "for name in manifest_names(): print(load_manifest(name).name)"
+    )
+    names = {p.stem for p in (ROOT / "data_manifests").glob("*.toml")}
+    assert set(run_installed(statements).split()) == names
+
+
+def test_the_codec_of_a_wheel_round_trips(run_installed, tmp_path):
+    statements = """
+import sys
+import numpy as np
+import zarr
+import quadcodec
+from quadcodec.record import PROFILES
+mask = np.zeros((40, 50), np.uint8)
+mask[7:30, 11:] = np.arange(39) % 5
+for profile in PROFILES:
+    np.testing.assert_array_equal(quadcodec.decode(quadcodec.encode(mask, profile=profile)), mask)
+store = quadcodec.write(sys.argv[1], [mask])
+np.testing.assert_array_equal(store[0], mask)
+np.testing.assert_array_equal(zarr.open(sys.argv[1], mode="r")["labels"][0], mask)
+print("equal")
+"""
+    assert run_installed(statements, str(tmp_path / "out.zarr")) == "equal\n"

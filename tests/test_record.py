@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from quadcodec import LinearQuadtree, TPyramid, decode, decode_tree, encode, encode_tree
 from quadcodec.errors import CorruptRecordError, MaskError, UnsupportedVersionError
-from quadcodec.record import read_header
+from quadcodec.fast import read_layout
+from quadcodec.record import check_record
+from quadcodec.scenes import street_labels
 
 from . import oracle
 from .strategies import levels, masks
@@ -18,10 +20,31 @@ def test_record_gives_the_mask_back(mask, count):
     out = decode(record)
     np.testing.assert_array_equal(out, mask)
     assert out.dtype == mask.dtype
-    assert read_header(record).nbytes == len(record)
+    assert read_layout(record).nbytes == len(record)
     tree = LinearQuadtree.from_mask(mask, count)
     np.testing.assert_array_equal(decode_tree(record).nodes, tree.nodes)
     assert decode_tree(record).counts == tree.counts
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks(), levels, st.data())
+def test_a_small_record_gives_mask_levels_and_regions_back(mask, count, data):
+    record = encode(mask, levels=count, profile="small")
+    assert check_record(record).mask_dtype == mask.dtype
+    np.testing.assert_array_equal(decode(record), mask)
+    tree = LinearQuadtree.from_mask(mask, count)
+    assert decode_tree(record).counts == tree.counts
+    np.testing.assert_array_equal(decode_tree(record).nodes, tree.nodes)
+    level = data.draw(st.integers(1, count - 1))
+    np.testing.assert_array_equal(decode(record, level=level), tree.to_level(level))
+    h, w = data.draw(st.integers(1, mask.shape[0])), data.draw(st.integers(1, mask.shape[1]))
+    np.testing.assert_array_equal(decode(record, region=(0, 0, h, w)), mask[:h, :w])
+    assert encode_tree(tree, profile="small") == record
+
+
+def test_a_small_record_is_smaller():
+    mask = street_labels(0, (256, 512))
+    assert len(encode(mask, profile="small")) < 0.5 * len(encode(mask))
 
 
 @settings(deadline=None, max_examples=60)
@@ -38,7 +61,7 @@ def test_the_oracle_written_from_the_format_page_reads_it(mask, count):
 def test_a_level_needs_only_its_prefix(mask, count, data):
     record = encode(mask, levels=count)
     level = data.draw(st.integers(0, count - 1))
-    section = read_header(record).sections[level]
+    section = read_layout(record).sections[level]
     prefix = record[: section.offset + section.nbytes]
     expected = TPyramid.from_mask(mask, count).level(level) if level else mask
     out = decode(prefix, level=level)
@@ -58,7 +81,7 @@ def test_a_region_of_a_record():
 def test_ids_of_sixteen_bits_and_many_pairs():
     rng = np.random.default_rng(0)
     mask = np.kron(rng.permutation(65536).reshape(256, 256), np.ones((2, 3), int)).astype(np.uint16)
-    header = read_header(encode(mask))
+    header = read_layout(encode(mask))
     assert header.num_labels == 65536
     assert header.symbol_dtype.itemsize == 4
     np.testing.assert_array_equal(decode(encode(mask)), mask)
@@ -77,6 +100,13 @@ def test_what_a_record_does_not_hold_is_refused():
         encode(mask, profile="tiny")
     with pytest.raises(ValueError, match=r"level is 6, expected 0\.\.5"):
         decode(encode(mask), level=6)
+
+
+def test_a_tree_that_splits_a_uniform_cell_is_refused():
+    wasteful = LinearQuadtree(np.array([-1, 1, 1, 1, 1], np.int16), (4, 1), 2, 2)
+    with pytest.raises(MaskError, match="a composite of level 1 holds one class only"):
+        encode_tree(wasteful)
+    assert encode_tree(wasteful.remap({1: 1})) == encode(np.ones((2, 2), np.uint8), levels=2)
 
 
 def test_a_newer_version_is_refused_by_name():

@@ -16,7 +16,7 @@ from quadcodec.manifest import find_masks, load_manifest
 from quadcodec.masks import read_mask
 from quadcodec.pyramid import TPyramid
 from quadcodec.quadtree import LinearQuadtree
-from quadcodec.render import default_palette, draw_tree, overlay, render_levels, write_picture
+from quadcodec.render import check_picture, default_palette, draw_tree, overlay, render_levels, write_picture
 
 BLACK, COVERED, DARK = (0, 0, 0), (240, 240, 240), (66, 66, 78)
 STRIPES = {(215, 215, 215), (120, 120, 120)}
@@ -196,7 +196,8 @@ def test_pictures_are_png(tmp_path):
     rgb = np.random.default_rng(1).integers(0, 256, (5, 6, 3)).astype(np.uint8)
     path = tmp_path / "new" / "a.png"
     for picture in (rgb, rgb[::-1]):
-        write_picture(path, picture)
+        check_picture(path, overwrite=True)
+        write_picture(path, picture, overwrite=True)
         with Image.open(path) as image:
             assert image.format == "PNG"
             np.testing.assert_array_equal(np.array(image), picture)
@@ -205,6 +206,21 @@ def test_pictures_are_png(tmp_path):
     with pytest.raises(MaskError, match="cannot be written"):
         write_picture(path / "b.png", rgb)
     assert list(tmp_path.rglob("*.*")) == [path]
+
+
+def test_a_picture_that_exists_is_kept_unless_told_otherwise(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"mine")
+    rgb = np.zeros((2, 2, 3), np.uint8)
+    message = r"a\.png: exists already\. Choose another name or use --overwrite"
+    with pytest.raises(MaskError, match=message):
+        check_picture(path)
+    with pytest.raises(MaskError, match=message):
+        write_picture(path, rgb)
+    assert path.read_bytes() == b"mine"
+    write_picture(path, rgb, overwrite=True)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.array(image), rgb)
 
 
 def test_real_scene(real_data):

@@ -1,6 +1,10 @@
 """Generated street scenes: the same bytes from a seed, Cityscapes' layout, its statistics, and classes to be seen."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from quadcodec import scenes
 from quadcodec.errors import StoreError
 from quadcodec.scenes import main, street_labels, street_scene, write_scenes
 
@@ -138,7 +143,7 @@ def test_command_writes_once_and_does_not_overwrite(tmp_path: Path, capsys: pyte
     assert len(files) == 4
     assert main([*command, "--seed", "2"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(str(tmp_path / "data"))
+    assert error.startswith(f"Error: {tmp_path / 'data'}: exists already")
     assert error.count("\n") == 1
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
 
@@ -147,7 +152,61 @@ def test_command_names_a_size_it_cannot_read(tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path), "--size", "large"])
     assert stop.value.code == 2
-    assert "expected HEIGHTxWIDTH" in capsys.readouterr().err
+    usage, error = capsys.readouterr().err.split("Error: ")
+    assert usage.startswith("usage: ")
+    assert "expected HEIGHTxWIDTH" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--seed", "-1"], "seed -1: expected a whole number from 0 on"),
+        (["--count", "0"], "0 scenes of 512x1024"),
+        (["--size", "100000x100000"], "100000x100000 pixels: expected at most"),
+    ],
+)
+def test_command_fails_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], found: str
+) -> None:
+    assert main([str(tmp_path / "data"), *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: {found}")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_run_that_stops_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: BaseException
+) -> None:
+    def scene(seed: int, size: tuple[int, int], index: int) -> scenes.Scene:
+        if index == 2:
+            assert len(list((tmp_path / "data.partial").rglob("*.png"))) == 4
+            raise kind
+        return street_scene(seed, size, index)
+
+    monkeypatch.setattr(scenes, "street_scene", scene)
+    assert main([str(tmp_path / "data"), "--count", "3", "--size", "8x16"]) == (1 if isinstance(kind, OSError) else 130)
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: {tmp_path / 'data'}: ")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_leaves_is_not_taken_for_a_data_set(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    command = [sys.executable, "-m", "quadcodec.scenes", str(out), "--count", "100000", "--size", "8x16"]
+    with subprocess.Popen(command) as run:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("*.png")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.partial"]
+    assert list(tmp_path.rglob("*.png"))
+    write_scenes(out, 2, (8, 16), 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 4
 
 
 def features(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -9,7 +9,8 @@ import zarr
 
 import quadcodec
 from quadcodec.errors import CorruptRecordError, StoreError, UnsupportedVersionError
-from quadcodec.store import ClassInfo, pack_shard, partial_path, shard_path, write_atomic
+from quadcodec.shard import pack_shard, shard_path
+from quadcodec.store import ClassInfo, partial_path, write_shard
 from quadcodec.zarr_codec import QuadtreeCodec
 
 from .conftest import blocks
@@ -203,15 +204,41 @@ def test_writing_refuses_what_it_cannot_hold(tmp_path, store):
     assert not (tmp_path / "none.zarr").exists()
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
+def test_names_in_two_splits_need_their_number(tmp_path):
+    masks = [np.zeros((2, 2), np.uint8)] * 2
+    store = quadcodec.write(tmp_path / "out.zarr", masks, names=["a", "a"], splits=["train", "val"])
+    with pytest.raises(StoreError, match=r"image 'a' is in several splits\. Name it by its number, one of \[0, 1\]"):
+        store.find("a")
+    assert store.find("1") == 1
+    with pytest.raises(StoreError, match="a name stands twice in a split"):
+        quadcodec.write(tmp_path / "twice.zarr", masks, names=["a", "a"])
 
+
+def test_a_void_id_that_the_masks_cannot_hold_is_kept(tmp_path):
+    store = quadcodec.write(tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)], void=[300])
+    assert (store.info.void, store.fill_value) == ((300,), 0)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="levels is 12"):
+        quadcodec.write(tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)], levels=12)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wide_record_in_a_narrow_array_is_refused(tmp_path):
+    store = quadcodec.write(tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)])
+    write_shard(store.path, 0, [quadcodec.encode(np.full((2, 2), 300, np.uint16))], 64)
+    with pytest.raises(StoreError, match="a record of 16-bit ids lies in an array of uint8"):
+        zarr.open(str(store.path), mode="r")["labels"][0]
+
+
+def test_a_full_disk_leaves_the_old_shard(store, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
+    before = shard_path(store.path, 0).read_bytes()
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=r"cannot be written \(No space left on device\)"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+        write_shard(store.path, 0, [b"new"], 64)
+    assert shard_path(store.path, 0).read_bytes() == before
+    assert [p.name for p in shard_path(store.path, 0).parent.iterdir()] == ["0"]

@@ -3,7 +3,7 @@ import pytest
 import zarr
 
 import quadcodec
-from quadcodec.store import pack_shard, shard_path
+from quadcodec.shard import pack_shard, shard_path
 from quadcodec.validate import validate
 
 from .conftest import blocks
@@ -77,6 +77,25 @@ def test_an_index_that_does_not_fit(store):
     assert "70 labels, 70 names, 69 sizes" in line
 
 
+def test_ids_wider_than_the_array(store):
+    records = [store.record(i) for i in range(64)]
+    records[3] = quadcodec.encode(np.full(store[3].shape, 300, np.uint16))
+    shard_path(store.path, 0).write_bytes(pack_shard(records, 64))
+    (line,) = found(store)
+    assert "record 3 '000003': holds 16-bit ids, the labels array uint8" in line
+
+
+def test_findings_name_each_place_once_and_what_to_do(store):
+    path = shard_path(store.path, 0)
+    path.write_bytes(path.read_bytes()[:-1])
+    (finding,) = validate(store.path)
+    assert finding.where == str(path)
+    assert finding.found == "the shard's index is damaged"
+    assert finding.fix == "Convert the data set again"
+    (finding,) = validate("none.zarr")
+    assert finding.found.startswith("found nothing here")
+
+
 def test_names_that_stand_twice(store):
     group = zarr.open_group(str(store.path), mode="r+")
     group["index"]["name"][3] = "000002"
@@ -95,9 +114,9 @@ def test_a_tree_that_splits_a_uniform_cell(tmp_path):
     assert quadcodec.decode_tree(record).nodes.tolist() == tree.nodes.tolist()
     section = len(record) - 1
     hostile[section] = 0
-    from quadcodec.record import _SECTION, read_header
+    from quadcodec.fast import _SECTION, read_layout
 
-    header = read_header(record)
+    header = read_layout(record)
     assert header.sections[0].nbytes == 1
     import google_crc32c
 

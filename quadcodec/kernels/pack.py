@@ -31,7 +31,7 @@ def find_pairs(
     index_of: NDArray[np.int32],
     pairs: NDArray[np.int64],
 ) -> None:
-    """Write to ``pairs`` the class pair (or MULTI) of each parent of ``nodes`` (4n,).
+    """Write to ``pairs`` the class pair (or MULTI) of each parent of ``nodes`` (4n,); below MULTI for one class.
 
     ``child_pairs`` holds those of the composites among ``nodes``, in order; ``index_of`` maps a class id to
     its label index.

@@ -1,0 +1,516 @@
+# numba's scalars are int64 throughout; mypy would tell int and np.int64 apart at every step.
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return"
+"""Crack edges <-> chains of decisions (docs/small.md, section 3).
+
+Chains are walked vertex by vertex. At each the edges that leave it, ahead, to the right or to the left, are
+coded as decisions, in terms of the last turn: `opposite` to it or the `same` again. Edges to vertices that
+were walked before are known and cost nothing.
+
+The two walks, one that writes and one that reads, are single long functions on purpose: the state of a walk
+lives in registers, and an array or a tuple through a call would cost as much as a decision.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .compiled import hot, kernel, trailing_zeros
+from .edges import AWAITED, BORDER, VISITED, WORD_EDGES
+from .rangecoder import get, get_mixed, get_state, put, put_mixed, put_state
+
+OK, OVERFLOW, BAD_START, BAD_STACK, BAD_CHAIN, BAD_LABEL = 0, 1, 2, 3, 4, 5
+
+# Contexts: where each group of states begins in the one array of states.
+LINES = 3 * 5 * 3 * 3 * 3 * 2 * 2 * 6  # see line_base
+MOVES_0, MOVES_1 = 6561, 2187  # the last 8 and 7 moves, in base 3
+KINDS = 64  # three targets, each unknown, known absent, known present or awaited
+SHORT = 4 * 4 * 2  # see short_line
+MOVES_SHORT = 9  # the last 2 moves
+AT_LINES_0 = 0
+AT_LINES_1 = AT_LINES_0 + LINES
+AT_MOVES_0 = AT_LINES_1 + LINES
+AT_MOVES_1 = AT_MOVES_0 + MOVES_0
+AT_LINES_KNOWN = AT_MOVES_1 + MOVES_1
+AT_MOVES_KNOWN = AT_LINES_KNOWN + KINDS * 6 * SHORT
+AT_STARTS = AT_MOVES_KNOWN + KINDS * 6 * MOVES_SHORT
+STARTS = 3 * 128
+AT_LABELS = AT_STARTS + STARTS
+LABELS = 64 + 1024
+NUM_STATES = AT_LABELS + LABELS
+
+NUM_WEIGHTS = 64
+"""Weight pairs: decision 0 by run, decision 1 by run, known, junction."""
+
+
+ORDER = np.array([1, 4, 2, 7, 5, 3, 6], np.int64)
+"""Sets of edges (1 ahead, 2 same, 4 opposite) in the order in which they are asked for."""
+
+
+def _allowed_table() -> NDArray[np.int64]:
+    """Return, for each kind, bit s for each set s of edges that is possible."""
+    table = np.zeros(KINDS, np.int64)
+    for kind in range(KINDS):
+        digits = [kind >> 2 * i & 3 for i in range(3)]
+        known = sum(1 << i for i in range(3) if digits[i] in (1, 2))
+        present = sum(1 << i for i in range(3) if digits[i] == 2)
+        table[kind] = sum(1 << s for s in range(1, 8) if s & known == present)
+    return table
+
+
+ALLOWED = _allowed_table()
+
+EVEN_RUNS, ODD_RUNS = (1 << 48) - 1, (1 << 40) - 1
+"""A walk holds its last eleven straight runs, a byte each: the present one, r0, and r2, r4 .. r10 in one
+number, r1, r3 .. r9 in another. In a digital straight line the even ones differ by one at most."""
+
+
+@hot
+def clip(value: int, low: int, high: int) -> int:
+    """Return ``value``, at least ``low`` and at most ``high``."""
+    return min(max(value, low), high)
+
+
+@hot
+def line_base(even: int, odd: int, turn: int) -> int:
+    """Return the index of the line contexts for a present run of r2 - 3 or shorter.
+
+    Digits: length of r2 (below 2, below 8, or more), r4 - r2 (-2 .. 2), r6 - r2, r8 - r2 and r10 - r2
+    (-1 .. 1), whether r1 > 0, whether the last two turns were to the same side, and r0 - r2 (-3 .. 2).
+    """
+    r2 = even >> 8 & 255
+    index = np.int64(r2 >= 2) + np.int64(r2 >= 8)
+    index = index * 5 + clip((even >> 16 & 255) - r2, -2, 2) + 2
+    index = index * 3 + clip((even >> 24 & 255) - r2, -1, 1) + 1
+    index = index * 3 + clip((even >> 32 & 255) - r2, -1, 1) + 1
+    index = index * 3 + clip((even >> 40 & 255) - r2, -1, 1) + 1
+    index = index * 2 + np.int64(odd & 255 > 0)
+    return 6 * (index * 2 + turn)
+
+
+@hot
+def short_line(even: int, turn: int) -> int:
+    """Return the index of the smaller contexts: r0 - r2 (-2 .. 1), r2 (0, below 3, below 8, more), turn."""
+    r2 = even >> 8 & 255
+    index = clip((even & 255) - r2, -2, 1) + 2
+    return (index * 4 + np.int64(r2 >= 1) + np.int64(r2 >= 3) + np.int64(r2 >= 8)) * 2 + turn
+
+
+@hot
+def kind_of(flags: int, before: bool, present: int) -> int:
+    """Return what is known of the edge to a target with ``flags``, that lies before the start or not."""
+    if flags & VISITED or before:
+        return 1 + present
+    return 3 if flags & AWAITED else 0
+
+
+@kernel
+def put_gap(
+    out: NDArray[np.uint8],
+    low: int,
+    rng: int,
+    pos: int,
+    states: NDArray[np.uint32],
+    phase: int,
+    gap: int,
+) -> tuple[int, int, int]:
+    """Code a distance >= 0 (0: no more) as Elias-gamma of gap + 1; its last bits but two cost a bit each."""
+    value = gap + 1
+    length = 0
+    while value >> (length + 1):
+        length += 1
+    base = AT_STARTS + 128 * phase
+    for i in range(length):
+        low, rng, pos = put_state(out, low, rng, pos, 1, states, base + i)
+    low, rng, pos = put_state(out, low, rng, pos, 0, states, base + length)
+    node = 1
+    for i in range(length - 1, -1, -1):
+        bit = value >> i & 1
+        if node < 4:
+            low, rng, pos = put_state(out, low, rng, pos, bit, states, base + 32 + 3 * length + node - 1)
+        else:
+            low, rng, pos = put(out, low, rng, pos, bit, 32768)
+        node = 2 * node + bit
+    return low, rng, pos
+
+
+@kernel
+def get_gap(
+    data: NDArray[np.uint8], code: int, rng: int, pos: int, states: NDArray[np.uint32], phase: int
+) -> tuple[int, int, int, int]:
+    """Return (gap, code, rng, pos); a gap beyond 2**31 comes back as that."""
+    base = AT_STARTS + 128 * phase
+    length = 0
+    while length < 31:
+        bit, code, rng, pos = get_state(data, code, rng, pos, states, base + length)
+        if not bit:
+            break
+        length += 1
+    value = 1
+    node = 1
+    for _ in range(length):
+        if node < 4:
+            bit, code, rng, pos = get_state(data, code, rng, pos, states, base + 32 + 3 * length + node - 1)
+        else:
+            bit, code, rng, pos = get(data, code, rng, pos, 32768)
+        node = 2 * node + bit
+        value = 2 * value + bit
+    return value - 1, code, rng, pos
+
+
+@kernel
+def write_chains(
+    edges: NDArray[np.uint8],
+    words: NDArray[np.uint64],
+    height: int,
+    width: int,
+    pitch: int,
+    states: NDArray[np.uint32],
+    weights: NDArray[np.int32],
+    stack: NDArray[np.int64],
+    out: NDArray[np.uint8],
+    low: int,
+    rng: int,
+    pos: int,
+) -> tuple[int, int, int, int]:
+    """Code the map ``edges``, which loses its edges on the way; ``words`` is the same memory as 64-bit words.
+
+    ``stack`` (n, 3) holds the branches that wait. ``out`` must have 64 bytes beyond what may be used.
+
+    Returns
+    -------
+    (status, low, rng, pos); OVERFLOW where ``out`` or ``stack`` is too small.
+    """
+    step = np.array([1, pitch, -1, -pitch])
+    room = out.shape[0] - 64
+    for phase in range(3):
+        count = width if phase == 0 else height if phase == 1 else (height + 1) * pitch
+        at = 0
+        last = 0
+        while True:
+            # Find the next start; skipped vertices of the border have no edge, and both sides know it.
+            if phase == 2:
+                i = at >> 3
+                while i < words.shape[0] and words[i] & np.uint64(WORD_EDGES) == 0:
+                    i += 1
+                at = count
+                if i < words.shape[0]:
+                    at = 8 * i + (trailing_zeros(words[i] & np.uint64(WORD_EDGES)) >> 3)
+                v = at
+            else:
+                at += 1
+                scale = 1 if phase == 0 else pitch
+                while at < count and edges[at * scale] & 15 == 0:
+                    edges[at * scale] |= VISITED
+                    at += 1
+                v = at * scale
+            if at >= count:
+                low, rng, pos = put_gap(out, low, rng, pos, states, phase, 0)
+                break
+            low, rng, pos = put_gap(out, low, rng, pos, states, phase, at - last)
+            last = at
+            limit = v if phase == 2 else 0
+            edges[v] = edges[v] & ~15 | VISITED
+            top = 0
+            if phase == 2:
+                edges[v + pitch] |= AWAITED
+                stack[0, 0] = (v + pitch) | 1 << 32 | 1 << 34
+                stack[0, 1] = 0
+                stack[0, 2] = 0
+                top = 1
+            heading = 1 if phase == 0 else 0
+            stack[top, 0] = (v + step[heading]) | heading << 32
+            stack[top, 1] = 0
+            stack[top, 2] = 0
+            top += 1
+            while top:
+                top -= 1
+                c = stack[top, 0] & 0xFFFFFFFF
+                d = stack[top, 0] >> 32 & 3
+                turned = stack[top, 0] >> 34 & 1
+                turn = stack[top, 0] >> 35 & 1
+                moves = stack[top, 0] >> 36
+                even = stack[top, 1]
+                odd = stack[top, 2]
+                base = line_base(even, odd, turn)
+                while True:
+                    cell = np.int64(edges[np.uint64(c)])
+                    if cell & (VISITED | BORDER):
+                        edges[np.uint64(c)] = cell & ~15 | VISITED
+                        break
+                    ds = (d + 1 + 2 * turned) & 3
+                    do = (d + 3 + 2 * turned) & 3
+                    ahead = c + step[np.uint64(d)]
+                    same = c + step[np.uint64(ds)]
+                    opposite = c + step[np.uint64(do)]
+                    at_ahead = np.int64(edges[np.uint64(ahead)])
+                    at_same = np.int64(edges[np.uint64(same)])
+                    at_opposite = np.int64(edges[np.uint64(opposite)])
+                    special = (at_ahead | at_same | at_opposite) & (VISITED | AWAITED)
+                    kind = 0
+                    run = even & 255
+                    slow = min(run, 7)
+                    found = (cell >> d & 1) | (cell >> ds & 1) << 1 | (cell >> do & 1) << 2
+                    begin = 0
+                    allowed = 254
+                    if special == 0 and min(ahead, same, opposite) >= limit:
+                        i = base + clip(run - (even >> 8 & 255), -3, 2) + 3
+                        bit = np.int64(found == 1)
+                        low, rng, pos = put_mixed(
+                            out, low, rng, pos, bit, states, AT_LINES_0 + i, AT_MOVES_0 + moves, weights, slow
+                        )
+                        if found != 1:
+                            bit = np.int64(found == 4)
+                            j = AT_MOVES_1 + moves % MOVES_1
+                            low, rng, pos = put_mixed(
+                                out, low, rng, pos, bit, states, AT_LINES_1 + i, j, weights, 8 + slow
+                            )
+                        begin = 7 if found == 1 or found == 4 else 2
+                        allowed = 254 & ~18
+                    else:
+                        kind = kind_of(at_ahead, ahead < limit, cell >> d & 1)
+                        kind |= kind_of(at_same, same < limit, cell >> ds & 1) << 2
+                        kind |= kind_of(at_opposite, opposite < limit, cell >> do & 1) << 4
+                        allowed = ALLOWED[kind]
+                    if begin < 7 and allowed & (allowed - 1):
+                        short = short_line(even, turn)
+                        for k in range(begin, 7):
+                            option = 1 << ORDER[k]
+                            if allowed == option:
+                                break
+                            if not allowed & option:
+                                continue
+                            i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
+                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + moves % MOVES_SHORT
+                            slow = 16 + k + (8 if kind else 0)
+                            bit = np.int64(option == 1 << found)
+                            low, rng, pos = put_mixed(out, low, rng, pos, bit, states, i, j, weights, slow)
+                            if bit:
+                                break
+                            allowed &= ~option
+                    edges[np.uint64(c)] = VISITED
+                    if pos > room or top + 2 >= stack.shape[0]:
+                        return OVERFLOW, low, rng, pos
+                    moves = moves % MOVES_1 * 3
+                    if found == 1:
+                        c = ahead
+                        even += run < 255
+                        continue
+                    turned_even = odd << 8
+                    turned_odd = even & ODD_RUNS
+                    for k in range(2):
+                        # Branches wait: one to the same side first, since it is taken up last.
+                        if k == 0:
+                            waits = found & 2 and found & 1
+                            target, heading, side, flags = same, ds, turned, at_same
+                        else:
+                            waits = found & 4 and found & 3
+                            target, heading, side, flags = opposite, do, 1 - turned, at_opposite
+                        if waits and not flags & VISITED:
+                            edges[np.uint64(target)] |= AWAITED
+                            stack[top, 0] = target | heading << 32 | side << 34 | (1 - k) << 35 | (moves + 2 - k) << 36
+                            stack[top, 1] = turned_even
+                            stack[top, 2] = turned_odd
+                            top += 1
+                    if found & 1:
+                        c = ahead
+                        even += run < 255
+                        continue
+                    even = turned_even
+                    odd = turned_odd
+                    if found & 2:
+                        c = same
+                        d = ds
+                        turn = 1
+                        moves += 2
+                    else:
+                        c = opposite
+                        d = do
+                        turned = 1 - turned
+                        turn = 0
+                        moves += 1
+                    base = line_base(even, odd, turn)
+    return OK, low, rng, pos
+
+
+@kernel
+def read_chains(
+    data: NDArray[np.uint8],
+    code: int,
+    rng: int,
+    pos: int,
+    height: int,
+    width: int,
+    pitch: int,
+    states: NDArray[np.uint32],
+    weights: NDArray[np.int32],
+    stack: NDArray[np.int64],
+    edges: NDArray[np.uint8],
+) -> tuple[int, int, int, int]:
+    """Rebuild the map ``edges``, whose border is marked and which is zero elsewhere.
+
+    Every turn of the inner loop marks one vertex as visited, so that hostile bytes end too.
+
+    Returns
+    -------
+    (status, code, rng, pos).
+    """
+    step = np.array([1, pitch, -1, -pitch])
+    for phase in range(3):
+        count = width if phase == 0 else height if phase == 1 else (height + 1) * pitch
+        at = 0
+        while True:
+            gap, code, rng, pos = get_gap(data, code, rng, pos, states, phase)
+            stop = min(at + gap, count) if gap else count
+            if phase < 2:
+                scale = 1 if phase == 0 else pitch
+                for i in range(at + 1, stop):
+                    edges[i * scale] |= VISITED
+            if gap == 0:
+                break
+            at += gap
+            if at >= count:
+                return BAD_START, code, rng, pos
+            v = at if phase < 1 else at * pitch if phase == 1 else at
+            limit = v if phase == 2 else 0
+            if edges[v] & VISITED:
+                return BAD_START, code, rng, pos
+            top = 0
+            heading = 1 if phase == 0 else 0
+            if phase == 2:
+                if (
+                    edges[v] & BORDER or at % pitch >= width
+                    or (edges[v + 1] | edges[v + pitch]) & VISITED
+                ):  # fmt: skip
+                    return BAD_START, code, rng, pos
+                stack[0, 0] = (v + pitch) | 1 << 32 | 1 << 34
+                stack[0, 1] = 0
+                stack[0, 2] = 0
+                top = 1
+                edges[v] |= 2
+                edges[v + pitch] |= 8 | AWAITED
+            edges[v] |= VISITED | 1 << heading
+            edges[v + step[heading]] |= 1 << (heading + 2)
+            stack[top, 0] = (v + step[heading]) | heading << 32
+            stack[top, 1] = 0
+            stack[top, 2] = 0
+            top += 1
+            while top:
+                top -= 1
+                c = stack[top, 0] & 0xFFFFFFFF
+                d = stack[top, 0] >> 32 & 3
+                turned = stack[top, 0] >> 34 & 1
+                turn = stack[top, 0] >> 35 & 1
+                moves = stack[top, 0] >> 36
+                even = stack[top, 1]
+                odd = stack[top, 2]
+                base = line_base(even, odd, turn)
+                while True:
+                    cell = np.int64(edges[np.uint64(c)])
+                    if cell & (VISITED | BORDER):
+                        edges[np.uint64(c)] = cell | VISITED
+                        break
+                    ds = (d + 1 + 2 * turned) & 3
+                    do = (d + 3 + 2 * turned) & 3
+                    ahead = c + step[np.uint64(d)]
+                    same = c + step[np.uint64(ds)]
+                    opposite = c + step[np.uint64(do)]
+                    at_ahead = np.int64(edges[np.uint64(ahead)])
+                    at_same = np.int64(edges[np.uint64(same)])
+                    at_opposite = np.int64(edges[np.uint64(opposite)])
+                    special = (at_ahead | at_same | at_opposite) & (VISITED | AWAITED)
+                    kind = 0
+                    run = even & 255
+                    slow = min(run, 7)
+                    begin = 0
+                    found = 0
+                    allowed = 254
+                    if special == 0 and min(ahead, same, opposite) >= limit:
+                        i = base + clip(run - (even >> 8 & 255), -3, 2) + 3
+                        bit, code, rng, pos = get_mixed(
+                            data, code, rng, pos, states, AT_LINES_0 + i, AT_MOVES_0 + moves, weights, slow
+                        )
+                        found = bit
+                        if not bit:
+                            j = AT_MOVES_1 + moves % MOVES_1
+                            bit, code, rng, pos = get_mixed(
+                                data, code, rng, pos, states, AT_LINES_1 + i, j, weights, 8 + slow
+                            )
+                            found = 4 * bit
+                            begin = 2
+                            allowed = 254 & ~18
+                    else:
+                        kind = kind_of(at_ahead, ahead < limit, cell >> d & 1)
+                        kind |= kind_of(at_same, same < limit, cell >> ds & 1) << 2
+                        kind |= kind_of(at_opposite, opposite < limit, cell >> do & 1) << 4
+                        allowed = ALLOWED[kind]
+                        if allowed == 0:
+                            return BAD_CHAIN, code, rng, pos
+                    if found == 0:
+                        short = short_line(even, turn)
+                        for k in range(begin, 7):
+                            option = 1 << ORDER[k]
+                            if not allowed & option:
+                                continue
+                            found = ORDER[k]
+                            if allowed == option:
+                                break
+                            i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
+                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + moves % MOVES_SHORT
+                            slow = 16 + k + (8 if kind else 0)
+                            bit, code, rng, pos = get_mixed(data, code, rng, pos, states, i, j, weights, slow)
+                            if bit:
+                                break
+                            allowed &= ~option
+                    moves = moves % MOVES_1 * 3
+                    if found == 1:
+                        edges[np.uint64(c)] = cell | VISITED | 1 << d
+                        edges[np.uint64(ahead)] |= 1 << (d ^ 2)
+                        c = ahead
+                        even += run < 255
+                        continue
+                    if top + 2 >= stack.shape[0]:
+                        return BAD_STACK, code, rng, pos
+                    turned_even = odd << 8
+                    turned_odd = even & ODD_RUNS
+                    cell |= VISITED
+                    if found & 1:
+                        cell |= 1 << d
+                        edges[np.uint64(ahead)] |= 1 << (d ^ 2)
+                    if found & 2:
+                        cell |= 1 << ds
+                        edges[np.uint64(same)] |= 1 << (ds ^ 2)
+                    if found & 4:
+                        cell |= 1 << do
+                        edges[np.uint64(opposite)] |= 1 << (do ^ 2)
+                    edges[np.uint64(c)] = cell
+                    for k in range(2):
+                        if k == 0:
+                            waits = found & 2 and found & 1
+                            target, heading, side, flags = same, ds, turned, at_same
+                        else:
+                            waits = found & 4 and found & 3
+                            target, heading, side, flags = opposite, do, 1 - turned, at_opposite
+                        if waits and not flags & VISITED:
+                            edges[np.uint64(target)] |= AWAITED
+                            stack[top, 0] = target | heading << 32 | side << 34 | (1 - k) << 35 | (moves + 2 - k) << 36
+                            stack[top, 1] = turned_even
+                            stack[top, 2] = turned_odd
+                            top += 1
+                    if found & 1:
+                        c = ahead
+                        even += run < 255
+                        continue
+                    even = turned_even
+                    odd = turned_odd
+                    if found & 2:
+                        c = same
+                        d = ds
+                        turn = 1
+                        moves += 2
+                    else:
+                        c = opposite
+                        d = do
+                        turned = 1 - turned
+                        turn = 0
+                        moves += 1
+                    base = line_base(even, odd, turn)
+    return OK, code, rng, pos
