@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quadcodec import tables
-from quadcodec.kernels import chain
+from quadcodec.kernels import contexts
 from quadcodec.kernels.rangecoder import SQUASH
 from quadcodec.kernels.tile import encode_tile
 
@@ -59,9 +59,7 @@ def run(tile: Tile, states: NDArray[np.uint32], weights: NDArray[np.int32]) -> i
     """Encode a tile, which moves ``states`` and ``weights``; return the bytes it took."""
     part, index_of, num_labels = tile
     out = np.empty(2 * part.nbytes + 4096, np.uint8)
-    end = encode_tile(
-        part.reshape(-1), 0, part.shape[1], *part.shape, index_of, num_labels, states, weights, out
-    )
+    end = encode_tile(part.reshape(-1), 0, part.shape[1], *part.shape, index_of, num_labels, states, weights, out)
     return int(end)
 
 
@@ -71,8 +69,8 @@ def back_off(mean: NDArray[Any], total: NDArray[Any], seen: NDArray[Any]) -> Non
     Kin of a line context differ in r10 - r2, then also in r8 - r2 and so on; those of a history in its
     oldest move.
     """
-    groups = [(at, (3, 5, 3, 3, 3, 24), (4, 3, 2, 1)) for at in (chain.AT_LINES_0, chain.AT_LINES_1)]
-    groups += [(chain.AT_MOVES_0, (3,) * 8, range(6)), (chain.AT_MOVES_1, (3,) * 7, range(5))]
+    groups = [(at, (3, 5, 3, 3, 3, 24), (4, 3, 2, 1)) for at in (contexts.AT_LINES_0, contexts.AT_LINES_1)]
+    groups += [(contexts.AT_MOVES_0, (3,) * 8, range(6)), (contexts.AT_MOVES_1, (3,) * 7, range(5))]
     for at, shape, axes in groups:
         part = slice(at, at + int(np.prod(shape)))
         sums, counts = total[part].reshape(shape), seen[part].reshape(shape)

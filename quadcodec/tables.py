@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FormatError
-from .kernels.chain import NUM_STATES, NUM_WEIGHTS
+from .kernels.contexts import NUM_STATES, NUM_WEIGHTS
 from .kernels.rangecoder import SQUASH
 
 __all__ = ["Tables", "shipped", "untrained"]

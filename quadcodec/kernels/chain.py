@@ -13,93 +13,31 @@ lives in registers, and an array or a tuple through a call would cost as much as
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import hot, kernel, trailing_zeros
+from .compiled import kernel, trailing_zeros
+from .contexts import (
+    ALLOWED,
+    AT_LINES_0,
+    AT_LINES_1,
+    AT_LINES_KNOWN,
+    AT_MOVES_0,
+    AT_MOVES_1,
+    AT_MOVES_KNOWN,
+    AT_STARTS,
+    MOVES_1,
+    MOVES_SHORT,
+    ODD_RUNS,
+    ORDER,
+    SHORT,
+    clip,
+    kind_of,
+    line_base,
+    remainder,
+    short_line,
+)
 from .edges import AWAITED, BORDER, VISITED, WORD_EDGES
 from .rangecoder import get, get_mixed, get_state, put, put_mixed, put_state
 
 OK, OVERFLOW, BAD_START, BAD_STACK, BAD_CHAIN, BAD_LABEL = 0, 1, 2, 3, 4, 5
-
-# Contexts: where each group of states begins in the one array of states.
-LINES = 3 * 5 * 3 * 3 * 3 * 2 * 2 * 6  # see line_base
-MOVES_0, MOVES_1 = 6561, 2187  # the last 8 and 7 moves, in base 3
-KINDS = 64  # three targets, each unknown, known absent, known present or awaited
-SHORT = 4 * 4 * 2  # see short_line
-MOVES_SHORT = 9  # the last 2 moves
-AT_LINES_0 = 0
-AT_LINES_1 = AT_LINES_0 + LINES
-AT_MOVES_0 = AT_LINES_1 + LINES
-AT_MOVES_1 = AT_MOVES_0 + MOVES_0
-AT_LINES_KNOWN = AT_MOVES_1 + MOVES_1
-AT_MOVES_KNOWN = AT_LINES_KNOWN + KINDS * 6 * SHORT
-AT_STARTS = AT_MOVES_KNOWN + KINDS * 6 * MOVES_SHORT
-STARTS = 3 * 128
-AT_LABELS = AT_STARTS + STARTS
-LABELS = 64 + 1024
-NUM_STATES = AT_LABELS + LABELS
-
-NUM_WEIGHTS = 64
-"""Weight pairs: decision 0 by run, decision 1 by run, known, junction."""
-
-
-ORDER = np.array([1, 4, 2, 7, 5, 3, 6], np.int64)
-"""Sets of edges (1 ahead, 2 same, 4 opposite) in the order in which they are asked for."""
-
-
-def _allowed_table() -> NDArray[np.int64]:
-    """Return, for each kind, bit s for each set s of edges that is possible."""
-    table = np.zeros(KINDS, np.int64)
-    for kind in range(KINDS):
-        digits = [kind >> 2 * i & 3 for i in range(3)]
-        known = sum(1 << i for i in range(3) if digits[i] in (1, 2))
-        present = sum(1 << i for i in range(3) if digits[i] == 2)
-        table[kind] = sum(1 << s for s in range(1, 8) if s & known == present)
-    return table
-
-
-ALLOWED = _allowed_table()
-
-EVEN_RUNS, ODD_RUNS = (1 << 48) - 1, (1 << 40) - 1
-"""A walk holds its last eleven straight runs, a byte each: the present one, r0, and r2, r4 .. r10 in one
-number, r1, r3 .. r9 in another. In a digital straight line the even ones differ by one at most."""
-
-
-@hot
-def clip(value: int, low: int, high: int) -> int:
-    """Return ``value``, at least ``low`` and at most ``high``."""
-    return min(max(value, low), high)
-
-
-@hot
-def line_base(even: int, odd: int, turn: int) -> int:
-    """Return the index of the line contexts for a present run of r2 - 3 or shorter.
-
-    Digits: length of r2 (below 2, below 8, or more), r4 - r2 (-2 .. 2), r6 - r2, r8 - r2 and r10 - r2
-    (-1 .. 1), whether r1 > 0, whether the last two turns were to the same side, and r0 - r2 (-3 .. 2).
-    """
-    r2 = even >> 8 & 255
-    index = np.int64(r2 >= 2) + np.int64(r2 >= 8)
-    index = index * 5 + clip((even >> 16 & 255) - r2, -2, 2) + 2
-    index = index * 3 + clip((even >> 24 & 255) - r2, -1, 1) + 1
-    index = index * 3 + clip((even >> 32 & 255) - r2, -1, 1) + 1
-    index = index * 3 + clip((even >> 40 & 255) - r2, -1, 1) + 1
-    index = index * 2 + np.int64(odd & 255 > 0)
-    return 6 * (index * 2 + turn)
-
-
-@hot
-def short_line(even: int, turn: int) -> int:
-    """Return the index of the smaller contexts: r0 - r2 (-2 .. 1), r2 (0, below 3, below 8, more), turn."""
-    r2 = even >> 8 & 255
-    index = clip((even & 255) - r2, -2, 1) + 2
-    return (index * 4 + np.int64(r2 >= 1) + np.int64(r2 >= 3) + np.int64(r2 >= 8)) * 2 + turn
-
-
-@hot
-def kind_of(flags: int, before: bool, present: int) -> int:
-    """Return what is known of the edge to a target with ``flags``, that lies before the start or not."""
-    if flags & VISITED or before:
-        return 1 + present
-    return 3 if flags & AWAITED else 0
 
 
 @kernel
@@ -259,7 +197,7 @@ def write_chains(
                         )
                         if found != 1:
                             bit = np.int64(found == 4)
-                            j = AT_MOVES_1 + moves % MOVES_1
+                            j = AT_MOVES_1 + remainder(moves, MOVES_1)
                             low, rng, pos = put_mixed(
                                 out, low, rng, pos, bit, states, AT_LINES_1 + i, j, weights, 8 + slow
                             )
@@ -279,7 +217,7 @@ def write_chains(
                             if not allowed & option:
                                 continue
                             i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
-                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + moves % MOVES_SHORT
+                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + remainder(moves, MOVES_SHORT)
                             slow = 16 + k + (8 if kind else 0)
                             bit = np.int64(option == 1 << found)
                             low, rng, pos = put_mixed(out, low, rng, pos, bit, states, i, j, weights, slow)
@@ -289,7 +227,7 @@ def write_chains(
                     edges[np.uint64(c)] = VISITED
                     if pos > room or top + 2 >= stack.shape[0]:
                         return OVERFLOW, low, rng, pos
-                    moves = moves % MOVES_1 * 3
+                    moves = remainder(moves, MOVES_1) * 3
                     if found == 1:
                         c = ahead
                         even += run < 255
@@ -430,7 +368,7 @@ def read_chains(
                         )
                         found = bit
                         if not bit:
-                            j = AT_MOVES_1 + moves % MOVES_1
+                            j = AT_MOVES_1 + remainder(moves, MOVES_1)
                             bit, code, rng, pos = get_mixed(
                                 data, code, rng, pos, states, AT_LINES_1 + i, j, weights, 8 + slow
                             )
@@ -454,13 +392,13 @@ def read_chains(
                             if allowed == option:
                                 break
                             i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
-                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + moves % MOVES_SHORT
+                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + remainder(moves, MOVES_SHORT)
                             slow = 16 + k + (8 if kind else 0)
                             bit, code, rng, pos = get_mixed(data, code, rng, pos, states, i, j, weights, slow)
                             if bit:
                                 break
                             allowed &= ~option
-                    moves = moves % MOVES_1 * 3
+                    moves = remainder(moves, MOVES_1) * 3
                     if found == 1:
                         edges[np.uint64(c)] = cell | VISITED | 1 << d
                         edges[np.uint64(ahead)] |= 1 << (d ^ 2)

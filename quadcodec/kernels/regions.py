@@ -9,8 +9,9 @@ has the runs of the row before and is not listed: its entry in ``first`` equals 
 import numpy as np
 from numpy.typing import NDArray
 
-from .chain import AT_LABELS, BAD_LABEL, OK
+from .chain import BAD_LABEL, OK
 from .compiled import SPLAT_BYTES, hot, kernel, ones, splat, trailing_zeros
+from .contexts import AT_LABELS
 from .edges import WORD_E, WORD_S
 from .rangecoder import get, get_state, put, put_state
 
