@@ -34,10 +34,10 @@ ifeq ($(DATA),)
 endif
 	$(BIN)/quadcodec convert $(DEMO_DATA) $(OUT)/labels.zarr --overwrite
 	$(BIN)/quadcodec stats $(OUT)/labels.zarr
-	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 -o $(OUT)/levels.png
+	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 -o $(OUT)/levels.png --overwrite
 	$(BIN)/qgn-train --labels $(OUT)/labels.zarr --image-size 192x384 --steps $(STEPS) --work-dir $(OUT)/run --overwrite
 	$(BIN)/qgn-eval --checkpoint $(OUT)/run/last.safetensors --labels $(OUT)/labels.zarr
-	$(BIN)/qgn-predict $(DEMO_DATA)/leftImg8bit/val --checkpoint $(OUT)/run/last.safetensors --out $(OUT)/predictions
+	$(BIN)/qgn-predict $(DEMO_DATA)/leftImg8bit/val --checkpoint $(OUT)/run/last.safetensors --out $(OUT)/predictions --overwrite
 	@echo
 	@echo 'The store of label trees:       $(OUT)/labels.zarr'
 	@echo 'The levels of its first mask:   $(OUT)/levels.png'

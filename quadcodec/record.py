@@ -25,7 +25,7 @@ def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast") -> bytes:
     ----------
     mask : (H, W) uint8 or uint16 class ids.
     levels : 2 .. 10 quadtree levels.
-    profile : 'fast' to read trees and levels at speed, 'small' for a third of the bytes at a third of the speed.
+    profile : 'fast' to read trees and levels at speed, 'small' for a quarter to a half of the bytes.
 
     Raises
     ------

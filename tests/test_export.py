@@ -145,6 +145,17 @@ def test_two_runs_at_once_do_not_make_a_folder_with_holes(store, folder):
     is_whole(store, folder)
 
 
+def test_the_first_run_to_end_does_not_take_the_half_of_a_second(folder):
+    first, second = files.new_folder(folder), files.new_folder(folder)
+    first.__enter__()
+    second.__enter__()
+    with pytest.raises(StoreError, match="png: another run writes it, too"):
+        first.__exit__(None, None, None)
+    with pytest.raises(StoreError, match="png: was not written"):
+        second.__exit__(None, None, None)
+    assert list(folder.parent.iterdir()) == []
+
+
 def test_the_current_folder_is_not_pulled_away(store, folder, monkeypatch):
     folder.mkdir()
     monkeypatch.chdir(folder)
