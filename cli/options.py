@@ -36,4 +36,7 @@ class Ids(click.ParamType):  # type: ignore[type-arg]
 
 def void_ids(given: tuple[int | None, ...]) -> tuple[int, ...] | None:
     """Return what --void means: None where it was not given, () for 'none', else the ids."""
-    return tuple(v for v in given if v is not None) if given else None
+    ids = tuple(v for v in given if v is not None)
+    if ids and None in given:
+        raise click.UsageError("--void none means no id at all, found ids beside it. Leave one out")
+    return ids if given else None

@@ -25,7 +25,9 @@ def main() -> None:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True})
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="File that qgn-train wrote.")
 @click.option("--labels", required=True, type=click.Path(path_type=Path), help="Store of label trees.")
-@click.option("--split", default="val", help="Split to score; 'all' for every image.")
+@click.option(
+    "--split", default="val", help="Split to score; 'all' for every image. Without a 'val': what training set aside."
+)
 @click.option("--propagation", default="all,gtc,pc", help="Schemes, separated by commas.")
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of the photos.  [default: the store's]")
 @click.option("--batch-size", default=8, type=click.IntRange(1), help="Images at once.")
@@ -43,7 +45,7 @@ def cli(
     from qgn.evaluate import evaluate_checkpoint
     from quadcodec.store import open_store
 
-    schemes = tuple(propagation.split(","))
+    schemes = tuple(dict.fromkeys(scheme.strip() for scheme in propagation.split(",")))
     unknown = [scheme for scheme in schemes if scheme not in SCHEMES]
     if unknown:
         raise click.UsageError(f"propagation {unknown[0]!r} is unknown, expected some of {','.join(SCHEMES)}")
@@ -75,6 +77,7 @@ def tables(evaluation: Evaluation) -> str:
             values = (s.site_share[level], s.composite_precision[level], s.composite_recall[level])
             levels.append([name, str(level), f"{s.sites[level]:.1f}", *(f"{v:.2f}" for v in values)])
     left_out = f" ({evaluation.without_photo} without a photo left out)" if evaluation.without_photo else ""
-    images = f"split {evaluation.split}: {evaluation.images} images{left_out}"
+    aside = f" (set aside from {evaluation.set_aside_from})" if evaluation.set_aside_from else ""
+    images = f"split {evaluation.split}{aside}: {evaluation.images} images{left_out}"
     head = f"{evaluation.checkpoint} on {evaluation.labels}, {images}"
     return "\n\n".join([head, align(totals), align(classes), align(levels, left=2)])

@@ -28,8 +28,12 @@ def main() -> None:
 @click.option("--model", default="qgn_resnet18", help="qgn_resnet18, 34, 50 or 101.")
 @click.option("--width", default=32, type=click.IntRange(1), help="Channels of the first stage; 64 is full size.")
 @click.option("--image-size", type=Size(), help="Resize photos and trees.  [default: native; on a CPU about 256x256]")
-@click.option("--native", is_flag=True, help="Keep native sizes, on a CPU too.")
-@click.option("--crop", type=Size(), help="Train on random windows of native size; sides multiples of 32.")
+@click.option("--native", is_flag=True, help="Keep every image's own size, on a CPU too; not with --image-size.")
+@click.option(
+    "--crop", type=Size(),
+    help="Train on random windows of the images, at their own size or that of --image-size; sides multiples of 32. "
+    "Evaluation takes whole images.",
+)  # fmt: skip
 @click.option("--propagation", default="gtc", type=click.Choice(["all", "gtc", "pc"]), help="Cells that go on.")
 @click.option("--loss", default="adaptive", type=click.Choice(["adaptive", "fixed"]), help="Weights of the levels.")
 @click.option("--gamma", default=1.0, help="Ratio of fixed weights, level to level.")
@@ -40,7 +44,10 @@ def main() -> None:
 @click.option("--batch-size", default=8, type=click.IntRange(1), help="Images a step.")
 @click.option("--steps", default=400, type=click.IntRange(1), help="Training steps.")
 @click.option("--seed", default=0, type=click.IntRange(0), help="Of weights, order and flips.")
-@click.option("--void", multiple=True, type=Ids(), help="Raw id to ignore, or 'none'; may be given again.")
+@click.option(
+    "--void", multiple=True, type=Ids(), help="Adds a raw id to those the store ignores; 'none' drops the store's."
+)
+@click.option("--train-split", metavar="NAME", help="Split to train on.  [default: train, or the only one there is]")
 @click.option("--val-fraction", default=0.1, type=click.FloatRange(0, 0.9), help="Set aside without a val split.")
 @click.option("--eval-every", type=click.IntRange(1), help="Steps between evaluations.  [default: half of --steps]")
 @click.option("--workers", default=1, type=click.IntRange(0), help="Processes that read data.")
@@ -50,6 +57,8 @@ def cli(
     void: tuple[int | None, ...], eval_every: int | None, device: str | None, **settings: Any,
 ) -> None:  # fmt: skip
     """Train a quadtree generating network on a store of label trees."""
+    if native and settings["image_size"] is not None:
+        raise click.UsageError("--native keeps every image's own size, --image-size changes it. Leave one out")
     from tqdm import tqdm
 
     from qgn.config import TrainConfig
@@ -91,10 +100,13 @@ def describe(setup: Setup) -> str:
     shares = class_shares(setup.classes, setup.pixels)
     rows = [["class", "raw ids", "pixels %"], *([name, raw, f"{share:.2f}"] for name, raw, share in shares)]
     size = "native size" if config.image_size is None else "x".join(map(str, config.image_size))
-    left_out = f", {setup.without_photo} without a photo left out" if setup.without_photo else ""
+    images = setup.images
+    val = f"set aside from {images.train_split}" if images.set_aside else "val"
+    left_out = f", {images.without_photo} without a photo left out" if images.without_photo else ""
     return (
         f"{align(rows, left=2)}\n"
-        f"{len(setup.train)} training images, {len(setup.val)} validation images{left_out}; {size}\n"
+        f"{len(images.train)} training images (split {images.train_split}), "
+        f"{len(images.val)} validation images{f' (split {val})' if images.val else ''}{left_out}; {size}\n"
         f"{config.model}, width {config.width}, propagation {config.propagation}, {config.loss} loss, "
         f"{config.optimizer}, on {config.device}"
     )

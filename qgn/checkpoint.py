@@ -15,7 +15,7 @@ from qgn.data.classes import ClassMap
 from qgn.errors import CheckpointError
 from qgn.models.build import build_model
 from qgn.models.qgn import QGN
-from quadcodec.store import write_atomic
+from quadcodec.files import write_atomic
 
 _KEY = "qgn"
 _VERSION = 1
@@ -40,13 +40,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, model: QGN, beta_l: Tens
 
     Raises
     ------
-    StoreError : the disk refuses.
+    CheckpointError : the disk refuses.
     """
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
     values = asdict(checkpoint) | {"version": _VERSION}
     values["classes"]["table"] = {str(raw): k for raw, k in checkpoint.classes.table.items()}
     metadata = {_KEY: json.dumps(values)}
-    write_atomic(path, safetensors.torch.save({**tensors, "loss.beta_l": beta_l}, metadata=metadata))
+    try:
+        write_atomic(path, safetensors.torch.save({**tensors, "loss.beta_l": beta_l}, metadata=metadata))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror}); an older checkpoint there is intact. Free space"
+        ) from error
 
 
 def load_checkpoint(path: str | Path) -> tuple[Checkpoint, QGN]:

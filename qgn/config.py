@@ -17,11 +17,12 @@ class TrainConfig:
     labels : the store of label trees.
     work_dir : folder for checkpoints and the log.
     images : folder of the photos, where it is not the one that the store names.
-    void : raw ids to ignore, where the store does not say; () for none at all.
+    void : raw ids to ignore besides the store's; () for none at all.
+    train_split : name of the split to train on, where the store's names leave it open.
     val_fraction : share of the training images set aside for validation, in a store without a val split.
     model, width : as `qgn.models.build.build_model`.
     image_size : (height, width) that photos and trees are resized to; None for native sizes.
-    crop : (height, width) of random windows, multiples of 32; None for whole images.
+    crop : (height, width) of random windows of the (resized) images, multiples of 32; None for whole images.
     propagation : which cells training carries on (section 3.3 of the paper).
     loss, gamma : adaptive (Eq. 8) or fixed weights of the levels (Eq. 7).
     optimizer, lr, weight_decay : biases and batch norm do not decay.
@@ -36,6 +37,7 @@ class TrainConfig:
     work_dir: str
     images: str | None = None
     void: tuple[int, ...] | None = None
+    train_split: str | None = None
     val_fraction: float = 0.1
     model: str = "qgn_resnet18"
     width: int = 32

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from qgn.checkpoint import load_checkpoint
+from qgn.checkpoint import Checkpoint, load_checkpoint
 from qgn.data.classes import ClassMap, class_map, count_pixels
 from qgn.data.dataset import with_photos
 from qgn.data.photos import Size
-from qgn.data.samples import Batch, Samples, collate
+from qgn.data.samples import Batch, Samples, collate, raising
+from qgn.data.splits import divide
 from qgn.errors import CheckpointError, TrainingError
 from qgn.metrics import CompositeScores, ConfusionMatrix
-from qgn.models.qgn import QGN
+from qgn.models.qgn import QGN, STRIDE
 from quadcodec.store import LabelStore, open_store
 
 
@@ -83,13 +84,17 @@ def evaluate(
     ----------
     loader : batches whose samples hold their native masks.
     progress : called with the number of images done since the last call.
+
+    Raises
+    ------
+    TrainingError, MaskError, FormatError : an image cannot be read.
     """
     was_training = model.training
     model.eval()
     confusion = {scheme: ConfusionMatrix(len(classes)) for scheme in schemes}
     composites = {scheme: CompositeScores(device=device) for scheme in schemes}
     images = 0
-    for cpu_batch in loader:
+    for cpu_batch in raising(loader):
         batch = cpu_batch.to(device)
         features = model.encoder(batch.images_bchw)
         for scheme in schemes:
@@ -132,9 +137,17 @@ def evaluation_loader(
     batch_size: int,
     workers: int,
 ) -> DataLoader[Batch]:
-    """Return a loader of batches with native masks, in the order of ``indices``."""
+    """Return a loader of batches with native masks.
+
+    The images of a batch have canvases of one size: padding would count as visited cells, and scores would depend
+    on the batch size.
+    """
     samples = Samples(store, root, classes, size=size, native=True)
-    batches = [[(i, 0) for i in indices[at : at + batch_size]] for at in range(0, len(indices), batch_size)]
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for index in indices:
+        canvas = tuple(-(-int(side) // STRIDE) for side in (store.sizes[index] if size is None else size))
+        groups.setdefault(canvas, []).append((index, 0))
+    batches = [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers)
 
 
@@ -145,6 +158,8 @@ class Evaluation:
     checkpoint: str
     labels: str
     split: str | None
+    set_aside_from: str | None
+    """The split that the training set these images aside from, where the store has no 'val' of its own."""
     images: int
     without_photo: int
     schemes: dict[str, Scores]
@@ -168,21 +183,23 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Score a checkpoint on a split of a store (of all its images without one).
 
+    In a store without a split 'val', 'val' is what the checkpoint's training set aside of it.
+
     Raises
     ------
     CheckpointError : the checkpoint cannot be read, or its classes are not those of the store.
     StoreError : no such store or split.
-    TrainingError : no image has a photo, or a photo cannot be read.
+    TrainingError : nothing was set aside, no image has a photo, or a photo cannot be read.
     """
     described, model = load_checkpoint(checkpoint)
     store = open_store(labels)
     check_levels(store)
     root = Path(images if images is not None else store.info.image_root)
-    chosen = store.indices(split).tolist()
+    chosen, set_aside_from = _choose(store, split, checkpoint, described, root)
     indices = with_photos(store, chosen, root)
     if not indices:
         raise TrainingError(f"{labels}: none of {len(chosen)} images has its photo below {root}. Name it with --images")
-    _check_classes(checkpoint, described.classes, store, indices)
+    _check_classes(checkpoint, described, store, indices)
     loader = evaluation_loader(
         store, indices, root, described.classes, size=described.image_size, batch_size=batch_size, workers=workers
     )
@@ -190,7 +207,32 @@ def evaluate_checkpoint(
         model.to(device), loader, described.classes, schemes, device=device,
         progress=lambda done: progress(done, len(indices)),
     )  # fmt: skip
-    return Evaluation(str(checkpoint), str(labels), split, len(indices), len(chosen) - len(indices), scores)
+    left_out = len(chosen) - len(indices)
+    return Evaluation(str(checkpoint), str(labels), split, set_aside_from, len(indices), left_out, scores)
+
+
+def _choose(
+    store: LabelStore, split: str | None, checkpoint: str | Path, described: Checkpoint, root: Path
+) -> tuple[list[int], str | None]:
+    """Return the images of a split, and the split that they were set aside from if there is no 'val'."""
+    config = described.config
+    same = Path(config.get("labels", "")).resolve() == store.path.resolve()
+    trained_on_val = same and config.get("train_split") == "val"
+    if split != "val" or ("val" in store.info.splits and not trained_on_val):
+        return store.indices(split).tolist(), None
+    why = f"was trained on {config.get('labels', 'another store')}"
+    if same:
+        division = divide(
+            store, root, train_split=config.get("train_split"),
+            val_fraction=config.get("val_fraction", 0.0), seed=config.get("seed", 0),
+        )  # fmt: skip
+        if division.val:
+            return list(division.val), division.train_split
+        why = "was trained with --val-fraction 0, or on one image"
+    raise TrainingError(
+        f"{store.path}: has no images for validation, since its splits are {', '.join(store.info.splits)}, and "
+        f"{checkpoint} {why}: nothing of it was set aside. Name a split with --split"
+    )
 
 
 def check_levels(store: LabelStore) -> None:
@@ -201,14 +243,23 @@ def check_levels(store: LabelStore) -> None:
         )
 
 
-def _check_classes(checkpoint: str | Path, classes: ClassMap, store: LabelStore, indices: list[int]) -> None:
-    present = count_pixels(store, indices)
-    void = [raw for raw, k in classes.table.items() if k >= len(classes)]
+def _check_classes(checkpoint: str | Path, described: Checkpoint, store: LabelStore, indices: list[int]) -> None:
+    """Refuse a store in which an id stands for another class than in training."""
+    classes, present = described.classes, count_pixels(store, indices)
     unknown = sorted(set(present) - set(classes.table))
-    ours = class_map(store, present, void) if not unknown and store.info.train_classes else None
-    if unknown or (ours is not None and len(ours) != len(classes)):
-        found = f"ids {unknown} that the checkpoint does not know" if ours is None else f"{len(ours)} classes"
-        raise CheckpointError(
-            f"{checkpoint}: was trained on {len(classes)} classes ({', '.join(classes.names[:4])}, ..), but "
-            f"{store.path} has {found}. Use the store of its data set"
-        )
+    found = f"ids {unknown} that the checkpoint does not know"
+    if not unknown:
+        # What the user told the training to ignore is ignored here, too. In a plain folder that is all there is.
+        void = described.config.get("void")
+        if not store.info.train_classes:
+            void = [raw for raw in classes.table if classes.name_of(raw) is None]
+        ours = class_map(store, present, void)
+        other = [raw for raw in present if ours.name_of(raw) != classes.name_of(raw)]
+        if not other:
+            return
+        here, there = ours.name_of(other[0]), classes.name_of(other[0])
+        found = f"id {other[0]} as {here or 'ignored'!r}, and the checkpoint as {there or 'ignored'!r}"
+    raise CheckpointError(
+        f"{checkpoint}: was trained on {len(classes)} classes ({', '.join(classes.names[:4])}, ..), but "
+        f"{store.path} has {found}. Use the store of its data set"
+    )

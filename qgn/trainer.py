@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 from qgn.checkpoint import Checkpoint, save_checkpoint
 from qgn.config import TrainConfig
 from qgn.data.classes import ClassMap, class_map, count_pixels
-from qgn.data.dataset import with_photos
 from qgn.data.photos import Size
 from qgn.data.sampler import TrainingOrder
-from qgn.data.samples import Samples, collate
+from qgn.data.samples import Samples, collate, raising
+from qgn.data.splits import Division, divide
 from qgn.errors import TrainingError
 from qgn.evaluate import Scores, check_levels, evaluate, evaluation_loader
 from qgn.losses import QuadtreeLoss
@@ -35,6 +35,8 @@ TAIL = 1 / 3
 """Share of the steps over which the schedule 'tail' decays."""
 SCHEME = "pc"
 """The scheme by which the best checkpoint is chosen: the one that needs no labels."""
+LOG, LAST, BEST = RUN_FILES = ("log.jsonl", "last.safetensors", "best.safetensors")
+"""What a run writes to its folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +49,7 @@ class Setup:
     classes: ClassMap
     pixels: dict[int, int]
     """Raw id -> pixels, over training and validation images."""
-    train: tuple[int, ...]
-    val: tuple[int, ...]
-    without_photo: int
+    images: Division
 
 
 @dataclass(frozen=True)
@@ -81,36 +81,26 @@ def prepare(config: TrainConfig) -> Setup:
     if config.crop is not None and (any(side % STRIDE or side <= 0 for side in config.crop)):
         raise TrainingError(f"crop {config.crop[0]}x{config.crop[1]}: both sides must be multiples of {STRIDE}")
     root = Path(config.images if config.images is not None else store.info.image_root)
-    train, val = _split(store)
-    kept_train, kept_val = with_photos(store, train, root), with_photos(store, val, root)
-    if not kept_train:
-        raise TrainingError(
-            f"{store.path}: none of {len(train)} training images has its photo below {root}. Name it with --images"
-        )
-    pixels = count_pixels(store, (*kept_train, *kept_val))
-    classes = class_map(store, pixels, config.void)
-    if not kept_val and config.val_fraction > 0:
-        kept_train, kept_val = _set_aside(kept_train, config)
-    left_out = len(train) + len(val) - len(kept_train) - len(kept_val)
-    return Setup(config, store, root, classes, pixels, tuple(kept_train), tuple(kept_val), left_out)
+    images = divide(store, root, train_split=config.train_split, val_fraction=config.val_fraction, seed=config.seed)
+    _check_batches(config, store, images.train)
+    pixels = count_pixels(store, (*images.train, *images.val))
+    return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images)
 
 
-def _split(store: LabelStore) -> tuple[list[int], list[int]]:
-    """Return training and validation images: the splits of these names, else all images and none."""
-    splits = store.info.splits
-    if "train" not in splits:
-        others = [i for i in range(len(store)) if store.splits[i] != "val"]
-        return (others or list(range(len(store)))), (
-            store.indices("val").tolist() if others and "val" in splits else []
-        )
-    return store.indices("train").tolist(), store.indices("val").tolist() if "val" in splits else []
-
-
-def _set_aside(indices: list[int], config: TrainConfig) -> tuple[list[int], list[int]]:
-    """Return training and validation images of a store without a val split, by the seed."""
-    count = min(max(1, round(config.val_fraction * len(indices))), len(indices) - 1)
-    order = np.random.default_rng([config.seed, len(indices)]).permutation(indices)
-    return sorted(order[count:].tolist()), sorted(order[:count].tolist())
+def _check_batches(config: TrainConfig, store: LabelStore, images: tuple[int, ...]) -> None:
+    """Refuse batches of one coarsest cell: batch normalisation has nothing to normalise over there."""
+    if config.batch_size > 1:
+        return
+    for index in images:
+        size = config.image_size or tuple(int(v) for v in store.sizes[index])
+        cells = [-(-side // STRIDE) for side in size]
+        if config.crop is not None:
+            cells = [min(n, side // STRIDE) for n, side in zip(cells, config.crop, strict=True)]
+        if cells == [1, 1]:
+            raise TrainingError(
+                f"{store.path}: of image {index} {store.names[index]!r} the network sees {STRIDE} x {STRIDE} pixels or "
+                "fewer, too little to normalise a batch of one image. Use --batch-size 2 or more, or larger images"
+            )
 
 
 def default_image_size(store: LabelStore, device: str) -> Size | None:
@@ -136,8 +126,8 @@ def train(
 
     Raises
     ------
-    TrainingError : the work folder is in use, a photo cannot be read, or the loss is no number.
-    StoreError : the disk refuses; the older checkpoint stays intact.
+    TrainingError : the work folder is in use or cannot be written, a photo cannot be read, or the loss is no number.
+    CheckpointError : the disk refuses; the older checkpoint stays intact.
     """
     config = setup.config
     work = Path(config.work_dir)
@@ -147,11 +137,11 @@ def train(
     optimizer = build_optimizer(model, config)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config.schedule, step / config.steps))
     scores: dict[str, Scores] = {}
-    best = -1.0
+    best = -math.inf
     with _open_log(work) as log:
         _write(log, {"config": config.to_json(), "classes": setup.classes.names})
         began = time.perf_counter()
-        for step, batch in enumerate(_training_loader(setup), 1):
+        for step, batch in enumerate(raising(_training_loader(setup)), 1):
             batch = batch.to(config.device)
             lr = optimizer.param_groups[0]["lr"]
             prediction = model(batch.images_bchw, batch.labels, config.propagation)
@@ -185,14 +175,16 @@ def _save(
     config = setup.config
     work = Path(config.work_dir)
     values = {scheme: s.to_json() for scheme, s in scores.items()}
-    checkpoint = Checkpoint(
-        config.model, config.width, setup.classes, config.image_size, step, values, config.to_json()
-    )
-    save_checkpoint(work / "last.safetensors", checkpoint, model, criterion.beta_l)
-    if scores and scores[SCHEME].miou <= best:
+    # Absolute: an evaluation elsewhere asks whether it is given the same store.
+    settings = config.to_json() | {"labels": str(setup.store.path.resolve())}
+    checkpoint = Checkpoint(config.model, config.width, setup.classes, config.image_size, step, values, settings)
+    save_checkpoint(work / LAST, checkpoint, model, criterion.beta_l)
+    miou = scores[SCHEME].miou if scores else math.inf
+    score = -1.0 if math.isnan(miou) else miou  # nothing but void: worse than anything
+    if scores and score <= best:
         return best
-    save_checkpoint(work / "best.safetensors", checkpoint, model, criterion.beta_l)
-    return scores[SCHEME].miou if scores else best
+    save_checkpoint(work / BEST, checkpoint, model, criterion.beta_l)
+    return score
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -219,7 +211,7 @@ def _training_loader(setup: Setup) -> DataLoader[Any]:
     samples = Samples(
         setup.store, setup.root, setup.classes, size=config.image_size, crop=config.crop, flip=True, seed=config.seed
     )
-    order = TrainingOrder(setup.train, config.batch_size, config.steps, config.seed)
+    order = TrainingOrder(setup.images.train, config.batch_size, config.steps, config.seed)
     return DataLoader(
         samples, batch_sampler=order, collate_fn=collate, num_workers=config.workers,
         pin_memory=config.device.startswith("cuda"),
@@ -227,11 +219,11 @@ def _training_loader(setup: Setup) -> DataLoader[Any]:
 
 
 def _evaluate(setup: Setup, model: QGN) -> dict[str, Scores]:
-    if not setup.val:
+    if not setup.images.val:
         return {}
     config = setup.config
     loader = evaluation_loader(
-        setup.store, setup.val, setup.root, setup.classes,
+        setup.store, setup.images.val, setup.root, setup.classes,
         size=config.image_size, batch_size=config.batch_size, workers=config.workers,
     )  # fmt: skip
     return evaluate(model, loader, setup.classes, [SCHEME], device=config.device)
@@ -239,33 +231,55 @@ def _evaluate(setup: Setup, model: QGN) -> dict[str, Scores]:
 
 def _diverged(step: int, losses: list[float], work: Path) -> str:
     levels = ", ".join(f"level {level} {loss:.3g}" for level, loss in enumerate(losses))
-    kept = [p.name for p in (work / "last.safetensors", work / "best.safetensors") if p.exists()]
+    kept = [name for name in (LAST, BEST) if (work / name).exists()]
     rest = f"{' and '.join(kept)} in {work} hold the last good weights" if kept else "no checkpoint was written yet"
     return f"step {step}: the loss is no number ({levels}); {rest}. Lower --lr or look at the images of this step"
 
 
 @contextmanager
-def _open_log(work: Path) -> Iterator[TextIO]:
+def _open_log(work: Path) -> Iterator[Path]:
+    """Make an empty log; take it away again if the run fails before its first checkpoint."""
+    _check_folder(work)
+    log = work / LOG
+    if any((work / name).exists() for name in RUN_FILES):
+        raise TrainingError(f"{work}: holds a run already. Choose another --work-dir, or --overwrite it")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        log = (work / "log.jsonl").open("x")
-    except FileExistsError:
-        raise TrainingError(f"{work}: holds a run already. Choose another --work-dir, or --overwrite it") from None
+        log.touch(exist_ok=False)
     except OSError as error:
         raise TrainingError(f"{work}: cannot be written ({error.strerror}). Choose another --work-dir") from error
-    with log:
+    try:
         yield log
+    except BaseException:
+        if not (work / LAST).exists():
+            log.unlink(missing_ok=True)
+        raise
 
 
-def _write(log: TextIO, values: dict[str, Any]) -> None:
-    log.write(json.dumps(values) + "\n")
-    log.flush()
+def _write(log: Path, values: dict[str, Any]) -> None:
+    try:
+        with log.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise TrainingError(
+            f"{log}: cannot be written ({error.strerror}). Free space or fix permissions, then run again"
+        ) from error
 
 
 def clear_run(work_dir: str | Path) -> None:
-    """Delete the files that an earlier run wrote to its folder, and nothing else."""
-    for name in ("log.jsonl", "last.safetensors", "best.safetensors"):
-        (Path(work_dir) / name).unlink(missing_ok=True)
+    """Delete the files that an earlier run wrote to its folder, and nothing else; raise TrainingError if that fails."""
+    work = Path(work_dir)
+    _check_folder(work)
+    try:
+        for name in RUN_FILES:
+            (work / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{work}: cannot be cleared ({error.strerror}). Choose another --work-dir") from error
+
+
+def _check_folder(work: Path) -> None:
+    if work.exists() and not work.is_dir():
+        raise TrainingError(f"{work}: is a file, expected a folder or nothing. Choose another --work-dir")
 
 
 def with_defaults(config: TrainConfig, store: LabelStore) -> TrainConfig:

@@ -12,6 +12,8 @@ from .batch import VOID
 
 LIKELY_VOID = 255
 """The id that most data sets use for void, and some for foreground."""
+_SHOWN = 6
+"""Ids that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ClassMap:
     Attributes
     ----------
     names : of the classes 0..k-1.
-    table : raw id -> class, or VOID where it is ignored.
+    table : raw id -> class, or VOID where it is ignored; every class has a raw id.
     colors : (R, G, B) of each class.
     """
 
@@ -29,13 +31,27 @@ class ClassMap:
     table: dict[int, int]
     colors: tuple[tuple[int, int, int], ...]
 
+    def __post_init__(self) -> None:
+        empty = [name for k, name in enumerate(self.names) if k not in self.table.values()]
+        if empty:
+            raise ValueError(f"classes {empty} have no raw id")
+
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def raw_ids(self) -> tuple[int, ...]:
         """The lowest raw id of each class: what a predicted class is written as."""
-        return tuple(min(raw for raw, c in self.table.items() if c == k) for k in range(len(self)))
+        return _lowest_ids(self.table, len(self))
+
+    def name_of(self, raw: int) -> str | None:
+        """Return the class of a raw id, None where it is ignored."""
+        k = self.table[raw]
+        return None if k == VOID else self.names[k]
+
+
+def _lowest_ids(table: dict[int, int], num_classes: int) -> tuple[int, ...]:
+    return tuple(min(raw for raw, c in table.items() if c == k) for k in range(num_classes))
 
 
 def count_pixels(store: LabelStore, indices: Iterable[int]) -> dict[int, int]:
@@ -54,16 +70,16 @@ def class_map(store: LabelStore, present: Collection[int], void: Collection[int]
     ----------
     store : its classes and void ids count where it has them (a manifest named them).
     present : raw ids that occur; without training classes in the store these are the classes, in order.
-    void : ids to ignore instead of the store's; empty for none at all.
+    void : ids to ignore besides the store's; empty for none at all, not even those. A class whose ids are all
+        ignored is no class.
 
     Raises
     ------
     TrainingError : an id that the store's classes do not name; or, in a plain folder, id 255 and nothing that
         says whether it is void; or no class, or more than 255.
     """
-    ignored = set(store.info.void if void is None else void)
+    ignored = set() if void is not None and not void else {*store.info.void, *(void or ())}
     if store.info.train_classes:
-        names = store.info.train_classes
         table = {c.id: VOID if c.train_id is None or c.id in ignored else c.train_id for c in store.classes}
         table |= dict.fromkeys(ignored, VOID)
         unknown = sorted(set(present) - set(table))
@@ -72,10 +88,13 @@ def class_map(store: LabelStore, present: Collection[int], void: Collection[int]
                 f"{store.path}: ids {unknown} occur, but the manifest {store.info.dataset!r} does not name them. "
                 "Add them to its [labels], or ignore them with --void"
             )
+        kept = sorted(set(table.values()) - {VOID})
+        names = tuple(store.info.train_classes[k] for k in kept)
+        table = {raw: VOID if k == VOID else kept.index(k) for raw, k in table.items()}
     else:
         if void is None and not ignored and LIKELY_VOID in present:
             raise TrainingError(
-                f"{store.path}: id {LIKELY_VOID} occurs among {sorted(present)}, and nothing says what it is. "
+                f"{store.path}: id {LIKELY_VOID} occurs among {_first(sorted(present))}, and nothing says what it is. "
                 f"Use --void {LIKELY_VOID} if it is unlabelled, or --void none if it is a class"
             )
         named = {c.id: c.name for c in store.classes}
@@ -84,9 +103,12 @@ def class_map(store: LabelStore, present: Collection[int], void: Collection[int]
         table = {raw: k for k, raw in enumerate(ids)} | dict.fromkeys(ignored, VOID)
     if not 1 <= len(names) <= VOID:
         raise TrainingError(f"{store.path}: found {len(names)} training classes, expected 1..{VOID}. Remap the masks")
-    raw_ids = [min((raw for raw, c in table.items() if c == k), default=0) for k in range(len(names))]
-    colors = tuple(tuple(int(v) for v in store.palette[raw % 256]) for raw in raw_ids)
-    return ClassMap(tuple(names), table, colors)
+    colors = tuple(tuple(int(v) for v in store.palette[raw % 256]) for raw in _lowest_ids(table, len(names)))
+    return ClassMap(names, table, colors)
+
+
+def _first(ids: list[int]) -> str:
+    return ", ".join(map(str, ids[:_SHOWN])) + (", .." if len(ids) > _SHOWN else "")
 
 
 def class_shares(classes: ClassMap, pixels: dict[int, int]) -> list[tuple[str, str, float]]:

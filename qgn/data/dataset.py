@@ -57,7 +57,7 @@ class SegmentationDataset(Dataset[Any]):
         split : its images only; by default all.
         target : 'mask' for an (H, W) int64 tensor of classes, 'tree' for a `LinearQuadtree` of them.
         images : folder of the photos, where it is not the one that the store names.
-        void : raw ids to ignore, where the store does not say.
+        void : raw ids to ignore besides the store's; () for none at all.
         transform : called with photo and target.
 
         Raises

@@ -39,7 +39,7 @@ def read_photo(path: Path, *, native: Size | None = None, size: Size | None = No
     Parameters
     ----------
     native : the (height, width) that it must have: that of its mask.
-    size : the (height, width) to resize to, bilinear with antialiasing.
+    size : the (height, width) to resize to, as `resize_photo`.
 
     Raises
     ------
@@ -56,9 +56,14 @@ def read_photo(path: Path, *, native: Size | None = None, size: Size | None = No
             rgb = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TrainingError(f"{path}: the photo cannot be read ({error}). Replace the file or leave it out") from error
-    if size is not None and size != found:
-        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+    return resize_photo(np.asarray(rgb), size)
+
+
+def resize_photo(photo: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:
+    """Return a photo (H, W, 3) at a (height, width), bilinear with antialiasing; None keeps its own."""
+    if size is None or size == photo.shape[:2]:
+        return photo
+    return np.asarray(Image.fromarray(photo).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def normalise(photo: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ A tree resized is built anew from nearest samples; flips and aligned crops move 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from quadcodec.errors import MaskError
+from quadcodec.errors import MaskError, QuadcodecError
 from quadcodec.quadtree import LinearQuadtree, resample
 from quadcodec.store import LabelStore
 
@@ -102,8 +102,11 @@ def load_sample(
     return Sample(index, photo, resized, tree.to_mask() if native else None)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples of any sizes on the batch's largest canvas, each where its tree has it."""
+def collate(samples: Sequence[Sample | QuadcodecError]) -> Batch | QuadcodecError:
+    """Put samples of any sizes on the batch's largest canvas, each where its tree has it; pass on the first error."""
+    for sample in samples:
+        if isinstance(sample, QuadcodecError):
+            return sample
     labels = LabelBatch.from_trees([sample.tree for sample in samples])
     batch, rows, cols = labels.grid
     cell = 1 << (labels.levels - 1)
@@ -114,9 +117,20 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(torch.from_numpy(images), labels, tuple(s.index for s in samples), tuple(s.native for s in samples))
 
 
+def raising(batches: Iterable[Batch | QuadcodecError]) -> Iterator[Batch]:
+    """Yield a loader's batches; raise here, in the process that asked, the error that one came as."""
+    for batch in batches:
+        if isinstance(batch, QuadcodecError):
+            raise batch
+        yield batch
+
+
 @dataclass(frozen=True, eq=False)
-class Samples(Dataset[Sample]):
+class Samples(Dataset[Sample | QuadcodecError]):
     """Give samples of a store by (image, draw): what the training and evaluation loaders read.
+
+    An image that cannot be read is given as the error: raised in a worker, it would reach the user as a
+    DataLoader's traceback. `raising` raises it.
 
     Attributes
     ----------
@@ -136,8 +150,13 @@ class Samples(Dataset[Sample]):
     seed: int = 0
     native: bool = False
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        index, draw = key
+    def __getitem__(self, key: tuple[int, int]) -> Sample | QuadcodecError:
+        try:
+            return self._draw(*key)
+        except QuadcodecError as error:
+            return error
+
+    def _draw(self, index: int, draw: int) -> Sample:
         sample = load_sample(self.store, index, self.root, self.classes, size=self.size, native=self.native)
         rng = np.random.default_rng([self.seed, draw])
         if self.crop is not None:

@@ -4,6 +4,8 @@ import torch
 from PIL import Image
 
 import quadcodec
+from qgn.config import TrainConfig
+from qgn.trainer import prepare, train
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.scenes import write_scenes
 from quadcodec.store import ClassInfo
@@ -22,6 +24,19 @@ def scenes(tmp_path_factory):
     write_scenes(root / "cityscapes", 6, (64, 128), 0, val_count=2)
     convert(plan_conversion(root / "cityscapes"), root / "scenes.zarr")
     return root / "scenes.zarr"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(scenes, tmp_path_factory):
+    """A checkpoint of a short training on the scenes."""
+    work = tmp_path_factory.mktemp("trained") / "run"
+    config = TrainConfig(
+        labels=str(scenes), work_dir=str(work), width=4, steps=4, batch_size=2, eval_every=4, workers=0,
+        image_size=(32, 64),
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    train(prepare(config))
+    return work / "last.safetensors"
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -25,7 +27,7 @@ def test_train_evaluate_predict(scenes, tmp_path, monkeypatch):
     )  # fmt: skip
     assert code == 0, err
     assert "road" in out
-    assert "4 training images, 2 validation images; 32x64" in out
+    assert "4 training images (split train), 2 validation images (split val); 32x64" in out
     code, _, err = invoke(qgn_train, "--labels", scenes, "--work-dir", work, monkeypatch=monkeypatch)
     assert code == 1
     assert "holds a run already" in err
@@ -36,22 +38,77 @@ def test_train_evaluate_predict(scenes, tmp_path, monkeypatch):
     assert set(scores) == {"all", "gtc", "pc"}
     assert 0 <= scores["pc"]["miou"] <= 100
     assert set(scores["pc"]["sites"]) == {"5", "4", "3", "2", "1"}
-    code, out, err = invoke(qgn_eval, *arguments, "--propagation", "pc", "--split", "all", monkeypatch=monkeypatch)
-    assert code == 0, err
-    assert "6 images" in out
-    assert "pixel accuracy" in out
-    photos = scenes.parent / "cityscapes" / "leftImg8bit" / "val"
     code, out, err = invoke(
-        qgn_predict,
-        photos,
-        "--checkpoint",
-        work / "best.safetensors",
-        "--out",
-        tmp_path / "out",
-        monkeypatch=monkeypatch,
+        qgn_eval, *arguments, "--propagation", "gtc, pc,pc", "--split", "all", monkeypatch=monkeypatch
     )
     assert code == 0, err
+    assert "6 images" in out
+    assert [line.split()[0] for line in out.split("\n\n")[1].splitlines()] == ["scheme", "gtc", "pc"]
+    assert "pixel accuracy" in out
+    photos = scenes.parent / "cityscapes" / "leftImg8bit" / "val"
+    arguments = [photos, "--checkpoint", work / "best.safetensors", "--out", tmp_path / "out"]
+    code, out, err = invoke(qgn_predict, *arguments, monkeypatch=monkeypatch)
+    assert code == 0, err
     assert len(list((tmp_path / "out").iterdir())) == 6
+    code, _, err = invoke(qgn_predict, *arguments, monkeypatch=monkeypatch)
+    assert code == 1
+    assert "exists already" in err
+    code, _, err = invoke(qgn_predict, *arguments, "--overwrite", monkeypatch=monkeypatch)
+    assert code == 0, err
+
+
+def test_a_damaged_photo_ends_in_one_line_whoever_reads_it(painted, tmp_path, monkeypatch):
+    root = Path(painted.info.image_root)
+    options = ["--labels", painted.path, "--width", 2, "--steps", 1, "--native"]
+    code, _, err = invoke(qgn_train, *options, "--work-dir", tmp_path / "good", monkeypatch=monkeypatch)
+    assert code == 0, err
+    for name in ("2.png", "4.png"):  # one to train on, one to validate on
+        (root / name).write_bytes((root / name).read_bytes()[:-40])
+    commands = {
+        "qgn_train": [*options, "--work-dir", tmp_path / "run"],
+        "qgn_eval": ["--checkpoint", tmp_path / "good" / "last.safetensors", "--labels", painted.path],
+    }
+    for module, arguments in commands.items():  # as a process of its own: a worker writes to the real stderr
+        code = f"from quadcodec_cli.{module} import main; main()"
+        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "png: the photo cannot be read" in done.stderr
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_what_was_set_aside_is_said_and_scored(painted, tmp_path, monkeypatch):
+    import quadcodec
+
+    store = quadcodec.write(
+        tmp_path / "all.zarr", list(painted), images=painted.columns.image, image_root=painted.info.image_root,
+        splits=["test"] + ["some"] * 4, void=[255],
+    )  # fmt: skip
+    common = ["--labels", store.path, "--workers", 0]
+    train = [*common, "--work-dir", tmp_path / "run", "--width", 2, "--steps", 1, "--native"]
+    code, out, err = invoke(qgn_train, *train, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert "3 training images (split some), 1 validation images (split set aside from some)" in out
+    weights = ["--checkpoint", tmp_path / "run" / "last.safetensors"]
+    code, out, err = invoke(qgn_eval, *common, *weights, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert "split val (set aside from some): 1 images" in out
+    code, out, err = invoke(qgn_train, *train, "--overwrite", "--train-split", "test", monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert "1 training images (split test), 0 validation images;" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--native", "--image-size", "64x64"], "--native keeps every image's own size"),
+        (["--void", "none", "--void", "3"], "--void none means no id at all"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message, monkeypatch):
+    code, _, err = invoke(qgn_train, "--labels", "x", *options, monkeypatch=monkeypatch)
+    assert code == 2
+    assert message in err
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader
 
 import quadcodec
 from qgn.data.batch import VOID
-from qgn.data.classes import class_map, class_shares, count_pixels
+from qgn.data.classes import ClassMap, class_map, class_shares, count_pixels
 from qgn.data.dataset import SegmentationDataset
 from qgn.data.photos import MEAN, STD, read_photo
 from qgn.data.sampler import TrainingOrder
-from qgn.data.samples import Samples, collate, load_sample
+from qgn.data.samples import Samples, collate, load_sample, raising
 from qgn.errors import TrainingError
 from qgn.losses import QuadtreeLoss
 from qgn.models.build import build_model
@@ -126,6 +126,39 @@ def test_classes_of_a_manifest(scenes):
     assert class_map(store, {7: 1, 99: 1}, void=[99]).table[99] == VOID
 
 
+def test_void_adds_to_the_stores_and_empty_classes_vanish(scenes, tmp_path):
+    store = quadcodec.open(scenes)
+    whole, fewer = class_map(store, [7]), class_map(store, [7], void=[8])
+    assert whole.table[8] == 1
+    assert (len(fewer), fewer.names[:2], fewer.table[8], fewer.table[11]) == (18, ("road", "building"), VOID, 1)
+    assert fewer.raw_ids == tuple(raw for raw in whole.raw_ids if raw != 8)
+    assert fewer.colors == whole.colors[:1] + whole.colors[2:]
+    masks = plain(tmp_path, [3, 7, 9], void=[9])
+    assert class_map(masks, [3, 7, 9], void=[7]).table == {3: 0, 7: VOID, 9: VOID}
+    assert class_map(masks, [3, 7, 9], void=[]).table == {3: 0, 7: 1, 9: 2}
+
+
+def test_a_class_without_an_id_is_no_class():
+    with pytest.raises(ValueError, match=r"classes \['b'\] have no raw id"):
+        ClassMap(("a", "b"), {3: 0, 4: VOID}, ((0, 0, 0), (1, 1, 1)))
+
+
+def test_an_image_that_cannot_be_read_is_a_value_until_it_is_raised(painted):
+    photo = Path(painted.info.image_root) / "2.png"
+    photo.write_bytes(photo.read_bytes()[:-40])
+    samples = samples_of(painted)
+    assert isinstance(samples[2, 0], TrainingError)
+    good, bad = DataLoader(
+        samples, batch_sampler=[[(0, 0)], [(1, 0), (2, 0), (2, 1)]], collate_fn=collate, num_workers=1
+    )
+    assert good.indices == (0,)
+    assert isinstance(bad, TrainingError)
+    batches = raising([good, bad])
+    assert next(batches) is good
+    with pytest.raises(TrainingError, match=r"2\.png: the photo cannot be read .*leave it out$"):
+        next(batches)
+
+
 def plain(tmp_path, values, void=()):
     mask = np.resize(np.array(values, np.uint8), (4, 4))
     return quadcodec.write(tmp_path / "plain.zarr", [mask], void=void)
@@ -137,6 +170,8 @@ def test_nothing_is_guessed_in_a_plain_folder(tmp_path):
         class_map(store, [0, 255])
     assert class_map(store, [0, 255], void=[255]).table == {0: 0, 255: VOID}
     assert class_map(store, [0, 255], void=[]).table == {0: 0, 255: 1}
+    with pytest.raises(TrainingError, match=r"id 255 occurs among 0, 1, 2, 3, 4, 5, \.\., and nothing"):
+        class_map(store, range(256))
 
 
 def test_ids_of_a_plain_folder_are_its_classes(tmp_path):

@@ -12,10 +12,9 @@ from qgn import trainer
 from qgn.checkpoint import load_checkpoint
 from qgn.config import TrainConfig
 from qgn.errors import CheckpointError, TrainingError
-from qgn.evaluate import evaluate_checkpoint, restore
+from qgn.evaluate import Scores
 from qgn.losses import LossValue, QuadtreeLoss
-from qgn.predict import find_photos, load_predictor, predict_files
-from qgn.trainer import default_image_size, prepare, rate, train
+from qgn.trainer import clear_run, default_image_size, prepare, rate, train
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.errors import StoreError
 
@@ -25,18 +24,6 @@ def config(scenes, tmp_path):
     return TrainConfig(
         labels=str(scenes), work_dir=str(tmp_path / "run"), width=4, steps=3, batch_size=2, eval_every=2, workers=0
     )
-
-
-@pytest.fixture(scope="module")
-def checkpoint(scenes, tmp_path_factory):
-    work = tmp_path_factory.mktemp("trained") / "run"
-    config = TrainConfig(
-        labels=str(scenes), work_dir=str(work), width=4, steps=4, batch_size=2, eval_every=4, workers=0,
-        image_size=(32, 64),
-    )  # fmt: skip
-    torch.set_num_threads(1)
-    train(prepare(config))
-    return work / "last.safetensors"
 
 
 def lines(config):
@@ -125,7 +112,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(config, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     from qgn.checkpoint import save_checkpoint
 
-    with pytest.raises(StoreError, match="No space left on device"):
+    with pytest.raises(CheckpointError, match="No space left on device"):
         save_checkpoint(path, described, model, torch.ones(6))
     assert path.read_bytes() == before
 
@@ -134,8 +121,8 @@ def test_images_without_photos_are_counted(cityscapes, tmp_path):
     convert(plan_conversion(cityscapes), tmp_path / "out.zarr")
     config = TrainConfig(labels=str(tmp_path / "out.zarr"), work_dir=str(tmp_path / "run"))
     setup = prepare(config)
-    assert setup.without_photo == 2  # those of val: one of train is set aside instead
-    assert (len(setup.train), len(setup.val)) == (2, 1)
+    assert setup.images.without_photo == 2  # those of val: one of train is set aside instead
+    assert (len(setup.images.train), len(setup.images.val)) == (2, 1)
     with pytest.raises(TrainingError, match="none of 3 training images has its photo below /nowhere"):
         prepare(replace(config, images="/nowhere"))
 
@@ -146,11 +133,12 @@ def test_a_store_without_a_val_split_sets_some_aside(painted, tmp_path):
         tmp_path / "all.zarr", masks, images=painted.columns.image, image_root=painted.info.image_root, void=[255]
     )
     config = TrainConfig(labels=str(store.path), work_dir=str(tmp_path / "run"), val_fraction=0.4)
-    setup = prepare(config)
-    assert (len(setup.train), len(setup.val)) == (3, 2)
-    assert set(setup.train) | set(setup.val) == set(range(5))
-    assert prepare(config).val == setup.val
-    assert prepare(replace(config, val_fraction=0.0)).val == ()
+    images = prepare(config).images
+    assert (len(images.train), len(images.val), images.train_split) == (3, 2, "all")
+    assert images.set_aside
+    assert set(images.train) | set(images.val) == set(range(5))
+    assert prepare(config).images == images
+    assert prepare(replace(config, val_fraction=0.0)).images.val == ()
 
 
 def test_bad_data_and_settings_are_one_clear_error(config, painted, tmp_path):
@@ -189,65 +177,6 @@ def test_default_sizes(painted, scenes):
     assert default_image_size(store, "cuda") is None
 
 
-def test_scores_are_those_of_the_predictions_at_native_size(checkpoint, scenes):
-    evaluation = evaluate_checkpoint(checkpoint, scenes, split="val", workers=0, batch_size=1)
-    store, predictor = quadcodec.open(scenes), load_predictor(checkpoint)
-    classes = predictor.checkpoint.classes
-    counts = np.zeros((19, 19))
-    for index in store.indices("val"):
-        photo = np.asarray(Image.open(Path(store.info.image_root) / store.columns.image[index]))
-        predicted = predictor(photo).classes
-        true = store.quadtree(int(index)).remap(classes.table).to_mask()
-        assert predicted.shape == true.shape == (64, 128)
-        np.add.at(counts, (true[true < 19], predicted[true < 19]), 1)
-    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
-    iou = counts.diagonal()[union > 0] / union[union > 0]
-    assert evaluation.schemes["pc"].miou == pytest.approx(100 * iou.mean())
-    assert evaluation.schemes["pc"].pixel_accuracy == pytest.approx(100 * counts.trace() / counts.sum())
-    assert evaluation.images == 2
-    values = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
-    assert set(values["schemes"]) == {"all", "gtc", "pc"}
-    assert {"miou", "pixel_accuracy", "iou", "sites"} <= set(values["schemes"]["pc"])
-    assert evaluation.schemes["all"].site_share == pytest.approx(dict.fromkeys((5, 4, 3, 2, 1), 100.0))
-
-
-def test_restore_takes_the_nearest_pixel_of_the_image():
-    canvas = torch.arange(64).view(8, 8)
-    part = restore(canvas, (0, 2), (4, 6), (8, 3))
-    assert part.tolist() == [[8 * (i // 2) + 2 + x for x in (1, 3, 5)] for i in range(8)]
-    assert torch.equal(restore(canvas, (0, 0), (8, 8), (8, 8)), canvas)
-
-
-def test_predictions_are_written_as_labels_pictures_and_trees(checkpoint, scenes, tmp_path):
-    store = quadcodec.open(scenes)
-    folder = Path(store.info.image_root) / "leftImg8bit" / "val"
-    photos = find_photos([folder])
-    assert len(photos) == 2
-    written = predict_files(load_predictor(checkpoint), photos, tmp_path / "out", store=tmp_path / "preds.zarr")
-    trees = quadcodec.open(tmp_path / "preds.zarr")
-    ids = {c.id for c in store.classes if c.train_id is not None}
-    for index, (photo, labels) in enumerate(zip(photos, written, strict=True)):
-        mask = np.asarray(Image.open(labels))
-        assert mask.shape == (64, 128)
-        assert set(np.unique(mask)) <= ids
-        np.testing.assert_array_equal(trees[index], mask)
-        assert (Path(trees.info.image_root) / trees.columns.image[index]).samefile(photo)
-        for kind in ("overlay", "tree"):
-            with Image.open(tmp_path / "out" / f"{photo.stem}_{kind}.png") as picture:
-                assert picture.mode == "RGB"
-                assert picture.size == ((128, 64) if kind == "overlay" else (1024, 512))
-
-
-def test_the_predicted_tree_stops_where_the_decoder_stopped(checkpoint):
-    photo = np.random.default_rng(0).integers(0, 255, (64, 128, 3), np.uint8)
-    predictor = load_predictor(checkpoint)
-    tree = predictor(photo).tree
-    assert tree.counts[5] == 2
-    for level in range(1, 6):
-        assert tree.counts[level - 1] == 4 * np.count_nonzero(tree.level(level) == -1)
-    assert (tree.to_mask() < 19).all()
-
-
 def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
         load_checkpoint(tmp_path / "none.safetensors")
@@ -268,24 +197,76 @@ def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
         load_checkpoint(tmp_path / "cut.safetensors")
 
 
-def test_a_checkpoint_of_other_classes_is_refused(checkpoint, painted, real_data, tmp_path):
-    with pytest.raises(CheckpointError, match=r"trained on 19 classes .* ids \[255\]"):
-        evaluate_checkpoint(checkpoint, painted.path)
-    convert(plan_conversion(real_data / "camvid", splits=["val"]), tmp_path / "camvid.zarr")
-    with pytest.raises(CheckpointError, match=r"trained on 19 classes .* has 11 classes"):
-        evaluate_checkpoint(checkpoint, tmp_path / "camvid.zarr")
+def test_a_failed_start_leaves_nothing_in_the_way(painted, tmp_path):
+    run = TrainConfig(labels=str(painted.path), work_dir=str(tmp_path / "run"), width=2, steps=2, workers=0)
+    photo = Path(painted.info.image_root) / "2.png"
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[:-40])
+    with pytest.raises(TrainingError, match="the photo cannot be read"):
+        train(prepare(run))
+    assert list((tmp_path / "run").iterdir()) == []
+    photo.write_bytes(whole)
+    train(prepare(run))
+    (tmp_path / "run" / "log.jsonl").unlink()  # checkpoints alone are a run, too
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(prepare(run))
 
 
-def test_photos_to_predict_must_exist(tmp_path):
-    with pytest.raises(TrainingError, match="no such file or folder"):
-        find_photos([tmp_path / "none.jpg"])
-    with pytest.raises(TrainingError, match="no photo in this folder"):
-        find_photos([tmp_path])
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / folder / "x.png")
-    with pytest.raises(TrainingError, match="another photo has this name"):
-        find_photos([tmp_path])
+def test_a_failure_after_a_checkpoint_keeps_the_log(config, painted):
+    def fail(step, scores):
+        if step == 3:
+            raise TrainingError("stop")
+
+    with pytest.raises(TrainingError, match="stop"):
+        train(prepare(config), on_scores=fail)
+    assert [line["step"] for line in lines(config)[1:] if "loss" in line] == [1, 2, 3]
+
+
+def test_a_full_disk_under_the_log_is_one_clear_error(config):
+    log = Path(config.work_dir) / "log.jsonl"
+
+    def fill(step):
+        log.unlink()
+        log.symlink_to("/dev/full")
+
+    with pytest.raises(TrainingError, match=r"log\.jsonl: cannot be written \(No space left on device\)"):
+        train(prepare(config), on_step=fill)
+
+
+def test_a_work_folder_that_is_a_file_or_cannot_be_made(config, tmp_path):
+    taken = tmp_path / "taken"
+    taken.write_text("precious")
+    for action in (lambda: train(prepare(replace(config, work_dir=str(taken)))), lambda: clear_run(taken)):
+        with pytest.raises(TrainingError, match="taken: is a file, expected a folder"):
+            action()
+    with pytest.raises(TrainingError, match=r"run: cannot be written \(Not a directory\)"):
+        train(prepare(replace(config, work_dir=str(taken / "run"))))
+    (tmp_path / "run" / "log.jsonl").mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r"run: cannot be cleared \(Is a directory\)"):
+        clear_run(tmp_path / "run")
+    assert taken.read_text() == "precious"
+
+
+def test_scores_that_are_no_number_are_worse_than_any(config, monkeypatch):
+    values = iter([float("nan"), float("nan"), 0.0, float("nan")])
+
+    def scored(*args, **kwargs):
+        return {"pc": Scores(next(values), float("nan"), {}, {}, {}, {}, {})}
+
+    monkeypatch.setattr(trainer, "evaluate", scored)
+    train(prepare(replace(config, steps=4, eval_every=1)))
+    assert load_checkpoint(Path(config.work_dir) / "best.safetensors")[0].step == 3
+
+
+@pytest.mark.parametrize("settings", [{"crop": (32, 32)}, {"image_size": (32, 20)}])
+def test_a_batch_that_cannot_be_normalised_is_refused_early(config, settings):
+    with pytest.raises(TrainingError, match=r"image 0 .* 32 x 32 pixels or fewer.*Use --batch-size 2"):
+        prepare(replace(config, batch_size=1, **settings))
+    train(prepare(replace(config, batch_size=2, steps=1, **settings)))
+
+
+def test_one_image_a_batch_trains_where_it_is_large_enough(config):
+    train(prepare(replace(config, batch_size=1, steps=1, crop=(32, 64))))
 
 
 @pytest.mark.slow

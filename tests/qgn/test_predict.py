@@ -1,0 +1,174 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import quadcodec
+from qgn.errors import TrainingError
+from qgn.predict import Prediction, find_photos, load_predictor, predict_files, predicted_tree, tree_picture
+from quadcodec.pyramid import COMPOSITE, OUTSIDE
+from quadcodec.quadtree import LinearQuadtree
+from quadcodec.record import decode_tree, encode_tree
+
+
+@pytest.fixture
+def predictor():
+    """A predictor that answers at once: class 0 everywhere."""
+
+    class Uniform:
+        class checkpoint:  # noqa: N801
+            class classes:  # noqa: N801
+                raw_ids, colors, names = (7,), ((1, 2, 3),), ("road",)
+
+        def __call__(self, photo):
+            classes = np.zeros(photo.shape[:2], np.uint8)
+            tree = LinearQuadtree.from_mask(classes)
+            return Prediction(classes, tree, tree)
+
+    return Uniform()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of two photos, a.png and b.png, of 20x30."""
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((20, 30, 3), 9, np.uint8)).save(tmp_path / "photos" / name)
+    return tmp_path / "photos"
+
+
+def test_predictions_are_written_as_labels_pictures_and_trees(checkpoint, scenes, tmp_path):
+    store = quadcodec.open(scenes)
+    folder = Path(store.info.image_root) / "leftImg8bit" / "val"
+    photos = find_photos([folder])
+    assert len(photos) == 2
+    written = predict_files(load_predictor(checkpoint), photos, tmp_path / "out", store=tmp_path / "preds.zarr")
+    trees = quadcodec.open(tmp_path / "preds.zarr")
+    ids = {c.id for c in store.classes if c.train_id is not None}
+    for index, (photo, labels) in enumerate(zip(photos, written, strict=True)):
+        mask = np.asarray(Image.open(labels))
+        assert mask.shape == (64, 128)
+        assert set(np.unique(mask)) <= ids
+        np.testing.assert_array_equal(trees[index], mask)
+        assert (Path(trees.info.image_root) / trees.columns.image[index]).samefile(photo)
+        for kind in ("overlay", "tree"):
+            with Image.open(tmp_path / "out" / f"{photo.stem}_{kind}.png") as picture:
+                assert picture.mode == "RGB"
+                assert picture.size == ((128, 64) if kind == "overlay" else (1024, 512))
+
+
+def test_the_predicted_tree_stops_where_the_decoder_stopped(checkpoint):
+    photo = np.random.default_rng(0).integers(0, 255, (64, 128, 3), np.uint8)
+    predictor = load_predictor(checkpoint)
+    tree = predictor(photo).grown
+    assert tree.counts[5] == 2
+    for level in range(1, 6):
+        assert tree.counts[level - 1] == 4 * np.count_nonzero(tree.level(level) == -1)
+    assert (tree.to_mask() < 19).all()
+
+
+def test_photos_to_predict_must_exist(tmp_path):
+    with pytest.raises(TrainingError, match="no such file or folder"):
+        find_photos([tmp_path / "none.jpg"])
+    with pytest.raises(TrainingError, match="no photo in this folder"):
+        find_photos([tmp_path])
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / folder / "x.png")
+    with pytest.raises(TrainingError, match="another photo has this name"):
+        find_photos([tmp_path])
+
+
+def test_the_predicted_tree_is_a_quadtree(tmp_path):
+    import torch
+
+    from qgn.checkpoint import Checkpoint
+    from qgn.data.classes import ClassMap
+    from qgn.models.build import build_model
+    from qgn.predict import Predictor
+
+    torch.manual_seed(0)
+    model = build_model("qgn_resnet18", 3, width=2).eval()
+    for head in model.decoder.heads:  # every cell goes on: a tree that is far from merged, and beyond the image
+        torch.nn.init.constant_(head.bias[:1], 100.0)
+    classes = ClassMap(("a", "b", "c"), {0: 0, 1: 1, 2: 2}, ((0, 0, 0),) * 3)
+    predictor = Predictor(Checkpoint("qgn_resnet18", 2, classes, None, 0, {}, {}), model, "cpu")
+    photo = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    prediction = predictor(photo)
+    tree, grown = prediction.tree, prediction.grown
+    assert sum(tree.class_pixels().values()) == 3500
+    np.testing.assert_array_equal(tree.to_mask(), prediction.classes)
+    np.testing.assert_array_equal(grown.to_mask(), prediction.classes)
+    again = decode_tree(encode_tree(tree))
+    for other in (again, tree.remap({0: 0, 1: 1, 2: 2})):
+        np.testing.assert_array_equal(other.nodes, tree.nodes)
+        assert other.counts == tree.counts
+    assert set(tree.remap({0: 5, 1: 5, 2: 5}).class_pixels()) == {5}
+    assert (tree.level(4) == OUTSIDE).any()
+    assert (grown.level(1) == COMPOSITE).all()  # the picture shows where the decoder went, not what came of it
+    assert grown.counts[0] == 64 * 96 > tree.counts[0]
+
+
+def test_the_predicted_tree_merges_cells_of_one_class():
+    nodes = np.array([COMPOSITE, 1, COMPOSITE, 1, 1, 1, 1, 1, 1], np.int16)  # 32x32: all class 1, split twice
+    grown = LinearQuadtree(nodes, (0, 0, 0, 4, 4, 1), 32, 32)
+    tree, photo = predicted_tree(grown), np.zeros((32, 32, 3), np.uint8)
+    assert tree.nodes.tolist() == [1]
+    assert not np.array_equal(tree_picture(photo, grown), tree_picture(photo, tree))
+
+
+def test_predictions_are_not_overwritten_unawares(folder, predictor, tmp_path):
+    out, store, photos = tmp_path / "out", tmp_path / "preds.zarr", find_photos([folder])
+    called = []
+    predict_files(predictor, photos, out, store=store)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(TrainingError, match=r"a_labels\.png: exists already.*--overwrite"):
+        predict_files(predictor, photos, out, progress=called.append)
+    with pytest.raises(TrainingError, match=r"preds\.zarr: exists already.*--overwrite"):
+        predict_files(predictor, photos, tmp_path / "new", store=store, progress=called.append)
+    assert not called
+    assert not (tmp_path / "new").exists()
+    assert before == {path: path.read_bytes() for path in out.iterdir()}
+    (out / "b_tree.png").write_text("old")
+    predict_files(predictor, photos[1:], out, store=store, overwrite=True)
+    assert before == {path: path.read_bytes() for path in out.iterdir()}
+    assert quadcodec.open(store).names == ("b",)
+
+
+def test_a_photo_is_never_written_over(folder, predictor, tmp_path):
+    photo = folder / "a_labels.png"
+    photo.write_bytes((folder / "a.png").read_bytes())
+    before = photo.read_bytes()
+    for given, out in (([folder / "a.png", photo], folder), ([folder], tmp_path / "out")):
+        photos = find_photos(given, out)
+        assert photo in photos
+        if out == folder:
+            with pytest.raises(TrainingError, match=r"a_labels\.png: is one of the photos"):
+                predict_files(predictor, photos, out, overwrite=True)
+    with pytest.raises(TrainingError, match="--out lies there"):
+        predict_files(predictor, [folder / "a.png"], tmp_path / "x" / "out", store=tmp_path / "x")
+    assert photo.read_bytes() == before
+
+
+def test_only_a_store_is_replaced_by_one(folder, predictor, tmp_path):
+    called, out = [], tmp_path / "out"
+    (tmp_path / "precious").mkdir()
+    with pytest.raises(TrainingError, match="precious: is no store"):
+        predict_files(
+            predictor, [folder / "a.png"], out, store=tmp_path / "precious", overwrite=True, progress=called.append
+        )
+    assert not called
+    assert (tmp_path / "precious").is_dir()
+
+
+def test_earlier_predictions_are_no_photos(folder, predictor):
+    originals = find_photos([folder])
+    for out in (folder / "out", folder):
+        predict_files(predictor, find_photos([folder], out), out)
+        assert find_photos([folder], out) == originals
+        for path in out.glob("*_*.png"):
+            path.unlink()
+    oak = folder / "oak_tree.png"  # a photo of a tree, and no prediction of a photo 'oak'
+    (folder / "a.png").rename(oak)
+    assert oak in find_photos([folder], folder)
