@@ -30,10 +30,7 @@ KNOTS = [
     *(3938, 4971, 6249, 7812, 9702, 11955, 14595, 17625, 21025, 24743, 28693, 32768),
 ]
 KNOTS += [65536 - KNOTS[k] for k in range(31, -1, -1)]
-SQUASH = [
-    clip((KNOTS[x >> 6] * (64 - (x & 63)) + KNOTS[(x >> 6) + 1] * (x & 63)) >> 6, 24, 65512)
-    for x in range(4096)
-]
+SQUASH = [clip((KNOTS[x >> 6] * (64 - (x & 63)) + KNOTS[(x >> 6) + 1] * (x & 63)) >> 6, 24, 65512) for x in range(4096)]
 STRETCH = [clip(sum(s < 16 * q + 8 for s in SQUASH) - 2048, -2047, 2047) for q in range(4096)]
 START, LABEL, TREE = 43932, 44316, 44380
 

@@ -134,9 +134,7 @@ def small_payloads() -> list[tuple[NDArray[Any], bytes]]:
 
 @SETTINGS
 @given(masks(), st.sampled_from([None, 64, 65, 100]), st.integers(2, 7))
-def test_the_pyramid_of_the_edges_is_that_of_the_pixels(
-    mask: NDArray[Any], tile: int | None, levels: int
-) -> None:
+def test_the_pyramid_of_the_edges_is_that_of_the_pixels(mask: NDArray[Any], tile: int | None, levels: int) -> None:
     pyramid = small.decode_pyramid(small.encode(mask, tile=tile), *mask.shape, mask.dtype, levels)
     expected = TPyramid.from_mask(mask, levels)
     np.testing.assert_array_equal(pyramid.mask, mask)
