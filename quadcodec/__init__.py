@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import QuadcodecError as QuadcodecError
+    from .info import ClassInfo as ClassInfo
     from .pyramid import COMPOSITE as COMPOSITE
     from .pyramid import OUTSIDE as OUTSIDE
     from .pyramid import TPyramid as TPyramid
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from .record import decode_tree as decode_tree
     from .record import encode as encode
     from .record import encode_tree as encode_tree
-    from .store import ClassInfo as ClassInfo
     from .store import LabelStore as LabelStore
     from .store import open_store as open
     from .store import write as write
@@ -33,7 +33,7 @@ _HOME = {
     "COMPOSITE": "pyramid", "OUTSIDE": "pyramid", "TPyramid": "pyramid",
     "LinearQuadtree": "quadtree", "resample": "quadtree",
     "decode": "record", "decode_tree": "record", "encode": "record", "encode_tree": "record",
-    "ClassInfo": "store", "LabelStore": "store", "open": "store", "write": "store",
+    "ClassInfo": "info", "LabelStore": "store", "open": "store", "write": "store",
     "QuadcodecError": "errors",
 }  # fmt: skip
 __all__ = sorted(_HOME)

@@ -14,15 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ManifestError, MaskError, QuadcodecError, StoreError
+from .info import ClassInfo, Columns, Problem, StoreInfo
 from .manifest import Manifest, Source, detect_manifest, find_masks, load_manifest
 from .masks import image_size, mask_form, mask_size, read_mask
 from .record import encode
 from .shard import EMPTY, choose_shard_size, read_shard_index, shard_path
 from .store import (
-    ClassInfo,
-    Columns,
-    Problem,
-    StoreInfo,
     create,
     finish,
     is_label_store,
