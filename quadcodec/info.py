@@ -74,7 +74,7 @@ class StoreInfo:
             values["classes"] = tuple(
                 ClassInfo(**{**c, "color": tuple(c["color"]) if c["color"] else None}) for c in values["classes"]
             )
-            values["skipped"] = tuple(Problem(**problem) for problem in values["skipped"])
+            values["skipped"] = tuple(Problem(**problem) for problem in values.get("skipped", ()))
             info = cls(**values)
         except (KeyError, TypeError) as error:
             raise StoreError(
