@@ -351,7 +351,7 @@ def write(
     *,
     names: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
-    classes: Sequence[ClassInfo] = (),
+    classes: Sequence[ClassInfo] | Mapping[int, str] = (),
     void: Sequence[int] = (),
     images: Sequence[str] | None = None,
     image_root: str = "",
@@ -366,7 +366,8 @@ def write(
     path : the store to make; nothing may exist there.
     masks : N arrays (H, W), uint8 or uint16, of any sizes.
     names, splits : one an image; by default '000000', .. and 'all'.
-    classes, void : what the ids mean, and which of them are unlabelled.
+    classes : what the ids mean: names by id, or `ClassInfo` for colours and training classes, too.
+    void : ids that are unlabelled.
     images, image_root : photo of each mask ('' for none), relative to the root.
     levels, profile : as `quadcodec.encode`.
 
@@ -393,6 +394,8 @@ def write(
         )
     if len(set(zip(splits, names, strict=True))) != count:
         raise StoreError(f"{path}: a name stands twice in a split, expected one name an image")
+    if isinstance(classes, Mapping):
+        classes = [ClassInfo(label, name) for label, name in sorted(classes.items())]
     info = StoreInfo(
         dataset=dataset, splits=tuple(dict.fromkeys(splits)), classes=tuple(classes), void=tuple(void),
         image_root=image_root, levels=levels, profile=profile, shard_size=choose_shard_size(count),

@@ -214,6 +214,11 @@ def test_names_in_two_splits_need_their_number(tmp_path):
         quadcodec.write(tmp_path / "twice.zarr", masks, names=["a", "a"])
 
 
+def test_classes_may_be_names_by_id(tmp_path):
+    store = quadcodec.write(tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)], classes={1: "road", 0: "sky"})
+    assert store.classes == (ClassInfo(0, "sky"), ClassInfo(1, "road"))
+
+
 def test_a_void_id_that_the_masks_cannot_hold_is_kept(tmp_path):
     store = quadcodec.write(tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)], void=[300])
     assert (store.info.void, store.fill_value) == ((300,), 0)
