@@ -11,7 +11,7 @@ def choose_device(name: str | None = None, workers: int = 0) -> str:
     """Return the torch device to use: the one named, else CUDA where there is one.
 
     On a CPU, torch gets the cores that ``workers`` data processes leave. With more threads than cores, every
-    small operation waits at a barrier for a thread that is not running: a step was 20 times slower.
+    small operation waits at a barrier for a thread that is not running (benchmarks/README.md).
 
     Raises
     ------

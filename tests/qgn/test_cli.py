@@ -3,9 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 from click.testing import CliRunner
 
+import quadcodec
+from quadcodec.store import ClassInfo
 from quadcodec_cli import qgn_eval, qgn_predict, qgn_train
 from quadcodec_cli.errors import run
 
@@ -134,3 +138,21 @@ def test_sizes_are_checked(size, tmp_path, monkeypatch):
     code, _, err = invoke(qgn_train, "--labels", "x", "--image-size", size, monkeypatch=monkeypatch)
     assert code == 2
     assert "expected HEIGHTxWIDTH such as 192x256" in err
+
+
+def test_ids_that_nothing_explains_end_in_one_line(painted, tmp_path, monkeypatch):
+    plain = quadcodec.write(tmp_path / "plain.zarr", [np.array([[0, 255]], np.uint8)], images=["0.png"],
+                            image_root=painted.info.image_root)  # fmt: skip
+    code, _, err = invoke(qgn_train, "--labels", plain.path, monkeypatch=monkeypatch)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert "Use --void 255 if it is unlabelled, or --void none if it is a class" in err
+    classes = [ClassInfo(0, "road", None, 0)]
+    named = quadcodec.write(tmp_path / "named.zarr", [np.array([[0, 99]], np.uint8)], images=["0.png"],
+                            image_root=painted.info.image_root, classes=classes)  # fmt: skip
+    group = zarr.open_group(str(named.path), mode="r+")
+    group.attrs["quadcodec"] = {**group.attrs["quadcodec"], "train_classes": ["road"]}
+    code, _, err = invoke(qgn_train, "--labels", named.path, monkeypatch=monkeypatch)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert "ids [99] occur" in err
