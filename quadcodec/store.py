@@ -266,8 +266,10 @@ def is_label_store(path: Path) -> bool:
     """Whether a folder is a store of ours, complete or not, or the beginning of one that a kill cut off."""
     if path.is_symlink() or not path.is_dir():
         return False
-    if path.name.endswith(".partial") and {child.name for child in path.iterdir()} <= {"zarr.json", "labels", "index"}:
-        return True
+    if path.name.endswith(".partial") and not (path / "zarr.json").exists():
+        # A worker may have outlived the run: shards then, and nothing but shards.
+        files = [file.relative_to(path) for file in path.rglob("*") if not file.is_dir()]
+        return all(file.match("labels/c/*/0/*") or file.match("zarr.*.partial") for file in files)
     try:
         return bool(_quadcodec_attributes(path))
     except StoreError:

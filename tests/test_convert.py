@@ -291,6 +291,21 @@ def test_what_is_no_store_is_never_overwritten(cityscapes, tmp_path, kind):
         assert (target / "thesis.txt").read_text() == "thesis"
 
 
+@pytest.mark.parametrize("kind", ["folder", "zarr"])
+def test_what_is_not_ours_is_kept_whatever_its_name(cityscapes, tmp_path, kind):
+    partial = partial_path(tmp_path / "out.zarr")
+    if kind == "folder":
+        (partial / "labels").mkdir(parents=True)
+    else:
+        zarr.create_group(str(partial)).create_group("labels")
+    (partial / "labels" / "thesis.txt").write_text("thesis")
+    with pytest.raises(StoreError, match="not overwritten"):
+        convert(plan_conversion(cityscapes), tmp_path / "out.zarr", overwrite=True)
+    with pytest.raises(StoreError, match="not overwritten"):
+        convert(plan_conversion(cityscapes), tmp_path / "out.zarr", resume=True)
+    assert (partial / "labels" / "thesis.txt").read_text() == "thesis"
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-30])
 
