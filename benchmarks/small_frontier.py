@@ -27,7 +27,7 @@ from quadcodec import small
 from quadcodec.tables import Tables, shipped
 
 from .label_sets import SETS, family, masks, read
-from .train_tables import train
+from .train_tables import train_sets
 
 COMPRESSOR = zstandard.ZstdCompressor(level=19)
 DECOMPRESSOR = zstandard.ZstdDecompressor()
@@ -61,7 +61,7 @@ def tables_without(name: str, folder: Path) -> Tables:
     """Return tables trained on the other sets, kept in ``folder``."""
     path = folder / f"without_{family(name)}.bin"
     if not path.exists():
-        path.write_bytes(train([other for other in SETS if family(other) != family(name)]))
+        path.write_bytes(train_sets([other for other in SETS if family(other) != family(name)]))
     return Tables.from_bytes(path.read_bytes())
 
 

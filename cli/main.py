@@ -52,6 +52,8 @@ def cli() -> None:
 @click.option("--levels", default=6, show_default=True, type=click.IntRange(2, 10), help="Levels of the quadtree.")
 @click.option("--profile", default="fast", show_default=True, type=click.Choice(["fast", "small"]),
               help="fast for training; small for archives: a quarter to a half of the bytes.")  # fmt: skip
+@click.option("--own-tables", is_flag=True,
+              help="With --profile small: train the coder's tables on these masks; they go into DST.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one a core]")
 @click.option("--overwrite", is_flag=True, help="Replace the store DST, and drop an unfinished conversion.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished conversion.")
@@ -66,7 +68,7 @@ def cli() -> None:
 @JSON
 def convert(
     src: Path, dst: Path, layout: str, splits: tuple[str, ...], void: tuple[int, ...], levels: int, profile: str,
-    workers: int | None, overwrite: bool, resume: bool, on_error: str, dry_run: bool, as_json: bool,
+    own_tables: bool, workers: int | None, overwrite: bool, resume: bool, on_error: str, dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Encode the masks of the data set SRC into the new store DST.
 
@@ -80,11 +82,14 @@ def convert(
 
     if overwrite and resume:
         raise click.UsageError("--overwrite begins anew, --resume continues: choose one of them.")
+    if own_tables and profile != "small":
+        raise click.UsageError("--own-tables needs --profile small: the other profile has no tables.")
     skip = on_error == "skip"
     check_target(dst, overwrite=overwrite, resume=resume)
     plan = plan_conversion(
-        src, layout=layout, splits=splits or None, void=void, levels=levels, profile=profile, skip_bad=skip
-    )
+        src, layout=layout, splits=splits or None, void=void, levels=levels, profile=profile,
+        own_tables=own_tables, skip_bad=skip,
+    )  # fmt: skip
     if dry_run:
         report = planned(plan, dst)
     else:

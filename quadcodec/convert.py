@@ -27,8 +27,11 @@ from .store import (
     partial_path,
     remove_store,
     stored_plan,
+    stored_tables,
     write_shard,
 )
+from .table_training import train_on_masks
+from .tables import Tables
 
 __all__ = ["Plan", "Report", "check_target", "convert", "plan_conversion", "planned", "worker_pool"]
 
@@ -43,6 +46,8 @@ class Plan:
     sizes: NDArray[np.uint32]
     dtype: np.dtype[Any]
     colors: dict[tuple[int, int, int], int] | None
+    own_tables: bool = False
+    """Train the small profile's tables on these masks, and keep them in the store."""
 
     @property
     def num_shards(self) -> int:
@@ -93,6 +98,7 @@ def plan_conversion(
     void: Sequence[int] | None = None,
     levels: int = 6,
     profile: str = "fast",
+    own_tables: bool = False,
     skip_bad: bool = False,
 ) -> Plan:
     """Find a data set's masks and photos and read their sizes; nothing is written.
@@ -104,13 +110,17 @@ def plan_conversion(
     splits : those to take; by default all that have masks.
     void : ids that are unlabelled, where the manifest knows none.
     levels, profile : as `quadcodec.encode`.
+    own_tables : with the small profile: train its tables on these masks, and keep them in the store.
     skip_bad : leave out masks that cannot be read instead of raising.
 
     Raises
     ------
     ManifestError : no masks, an unknown split, photos without masks, or a photo of another size than its mask.
     MaskError : a mask cannot be read.
+    ValueError : tables of its own for another profile than 'small'.
     """
+    if own_tables and profile != "small":
+        raise ValueError(f"profile is {profile!r}, and only 'small' has tables")
     root = Path(root)
     manifest = detect_manifest(root) if layout == "auto" else load_manifest(layout)
     data = find_masks(root, manifest, splits)
@@ -153,7 +163,7 @@ def plan_conversion(
         shard_size=choose_shard_size(len(kept)),
     )
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    return Plan(root, info, columns, np.array(sizes, np.uint32), dtype, manifest.mask_colors)
+    return Plan(root, info, columns, np.array(sizes, np.uint32), dtype, manifest.mask_colors, own_tables)
 
 
 def _classes(manifest: Manifest) -> tuple[ClassInfo, ...]:
@@ -188,6 +198,7 @@ class _ShardTask:
     info: StoreInfo
     dtype: np.dtype[Any]
     colors: dict[tuple[int, int, int], int] | None
+    tables: Tables | None
     skip_bad: bool
 
 
@@ -207,7 +218,7 @@ def _convert_shard(task: _ShardTask) -> tuple[int, tuple[Problem, ...]]:
                 raise
             problems.append(Problem(source, str(error)))
             continue
-        records.append(encode(mask, levels=task.info.levels, profile=task.info.profile))
+        records.append(encode(mask, levels=task.info.levels, profile=task.info.profile, tables=task.tables))
     if not problems:
         write_shard(task.target, task.shard, records, task.info.shard_size)
     return len(task.sources), tuple(problems)
@@ -252,12 +263,14 @@ def convert(
         plan = _check_same_plan(plan, partial, skip_bad)
         for leftover in partial.rglob(".*.partial"):
             leftover.unlink()
+        tables = stored_tables(partial)
     else:
         if partial.exists():
             remove_store(partial)
-        create(partial, plan.info, plan.columns, plan.sizes, plan.dtype, replaces=overwrite)
+        tables = _train_tables(plan, skip_bad) if plan.own_tables else None
+        create(partial, plan.info, plan.columns, plan.sizes, plan.dtype, tables=tables, replaces=overwrite)
     try:
-        problems = _run(plan, partial, skip_bad, executor, progress)
+        problems = _run(plan, partial, tables, skip_bad, executor, progress)
     except BaseException as error:
         done = len(list((partial / "labels" / "c").glob("*/0/0")))
         if not done:
@@ -322,6 +335,11 @@ def _check_same_plan(plan: Plan, path: Path, skip_bad: bool) -> Plan:
             f"{path}: was begun with another list of images ({len(columns)} then, {len(plan.columns)} now). "
             "Restore the source folder, or begin anew with --overwrite"
         )
+    if (stored_tables(path) is not None) != plan.own_tables:
+        raise StoreError(
+            f"{path}: was begun with{'out' if plan.own_tables else ''} tables of its own. "
+            "Use the same options, or begin anew with --overwrite"
+        )
     changed = np.flatnonzero((sizes != plan.sizes).any(axis=1))
     if len(changed):
         raise StoreError(
@@ -331,8 +349,27 @@ def _check_same_plan(plan: Plan, path: Path, skip_bad: bool) -> Plan:
     return plan
 
 
+def _train_tables(plan: Plan, skip_bad: bool) -> Tables:
+    """Return tables trained on masks of a plan, in an order that is always the same."""
+
+    def masks() -> Iterator[NDArray[Any]]:
+        for i in np.random.default_rng(0).permutation(len(plan.columns)):
+            try:
+                yield read_mask(plan.root / plan.columns.source[i], colors=plan.colors)
+            except MaskError:
+                if not skip_bad:
+                    raise
+
+    return train_on_masks(masks())
+
+
 def _run(
-    plan: Plan, partial: Path, skip_bad: bool, executor: Executor | None, progress: Callable[[int], object]
+    plan: Plan,
+    partial: Path,
+    tables: Tables | None,
+    skip_bad: bool,
+    executor: Executor | None,
+    progress: Callable[[int], object],
 ) -> list[Problem]:
     tasks = []
     size = plan.info.shard_size
@@ -342,11 +379,10 @@ def _run(
         if _is_written(plan.root, partial, shard, size, sources):
             progress(len(sources))
             continue
-        tasks.append(
-            _ShardTask(
-                plan.root, partial, shard, sources, plan.sizes[part], plan.info, plan.dtype, plan.colors, skip_bad
-            )
+        task = _ShardTask(
+            plan.root, partial, shard, sources, plan.sizes[part], plan.info, plan.dtype, plan.colors, tables, skip_bad
         )
+        tasks.append(task)
     problems: list[Problem] = []
     if executor is None:
         for task in tasks:

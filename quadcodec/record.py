@@ -12,13 +12,14 @@ from .errors import CorruptRecordError, MaskError
 from .header import FORMAT_VERSION, MAX_PIXELS, PROFILES, SMALL, Header, read_header
 from .pyramid import MAX_LEVELS, MIN_LEVELS, check_mask
 from .quadtree import LinearQuadtree
+from .tables import Tables
 
 __all__ = ["FORMAT_VERSION", "PROFILES", "check_record", "decode", "decode_tree", "encode", "encode_tree"]
 
 _SMALL_START = Header.NBYTES + 4  # the header and its checksum
 
 
-def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast") -> bytes:
+def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast", tables: Tables | None = None) -> bytes:
     """Return the record of a mask.
 
     Parameters
@@ -26,6 +27,7 @@ def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast") -> bytes:
     mask : (H, W) uint8 or uint16 class ids.
     levels : 2 .. 10 quadtree levels.
     profile : 'fast' to read trees and levels at speed, 'small' for a quarter to a half of the bytes.
+    tables : of the small profile: those of a store, which a reader needs too; None for those of the package.
 
     Raises
     ------
@@ -35,11 +37,11 @@ def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast") -> bytes:
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}, expected one of {sorted(PROFILES)}")
     if PROFILES[profile] == SMALL:
-        return _encode_small(check_mask(mask), levels)
+        return _encode_small(check_mask(mask), levels, tables)
     return encode_tree(LinearQuadtree.from_mask(mask, levels))
 
 
-def encode_tree(tree: LinearQuadtree, *, profile: str = "fast") -> bytes:
+def encode_tree(tree: LinearQuadtree, *, profile: str = "fast", tables: Tables | None = None) -> bytes:
     """Return the record of a tree; parameters as `encode`.
 
     Raises
@@ -53,18 +55,18 @@ def encode_tree(tree: LinearQuadtree, *, profile: str = "fast") -> bytes:
             f"tree: the image is at {tree.origin} of its canvas, a record needs (0, 0). Rebuild it from its mask"
         )
     if profile != "fast":
-        return encode(tree.to_mask(), levels=tree.levels, profile=profile)
+        return encode(tree.to_mask(), levels=tree.levels, profile=profile, tables=tables)
     _check_canvas(Header(PROFILES[profile], tree.levels, 8, tree.height, tree.width))
     return fast.encode(tree)
 
 
-def _encode_small(mask: NDArray[Any], levels: int) -> bytes:
+def _encode_small(mask: NDArray[Any], levels: int, tables: Tables | None) -> bytes:
     if not MIN_LEVELS <= levels <= MAX_LEVELS:
         raise ValueError(f"levels is {levels}, expected {MIN_LEVELS}..{MAX_LEVELS}")
     header = Header(SMALL, levels, 8 * mask.itemsize, *mask.shape)
     _check_canvas(header)
     head = header.to_bytes()
-    return head + _checksum(head) + small.encode(mask)
+    return head + _checksum(head) + small.encode(mask, tables=tables)
 
 
 def _check_canvas(header: Header) -> None:
@@ -87,18 +89,21 @@ def _open(record: bytes) -> Header:
     return header
 
 
-def check_record(record: bytes) -> Header:
+def check_record(record: bytes, *, tables: Tables | None = None) -> Header:
     """Return the header of a whole record, after a look at all checksums of its head and at its length.
 
     Raises
     ------
     CorruptRecordError, UnsupportedVersionError : what stands before the compressed parts is damaged, or the
         length is not the one that it gives.
+    FormatError : it needs other tables.
     """
     header = _open(record)
     if header.profile == SMALL:
         payload = record[_SMALL_START:]
-        expected = _SMALL_START + small.payload_bytes(payload, header.height, header.width, header.mask_dtype)
+        expected = _SMALL_START + small.payload_bytes(
+            payload, header.height, header.width, header.mask_dtype, tables=tables
+        )
     else:
         expected = fast.read_layout(record).nbytes
     if len(record) != expected:
@@ -106,10 +111,10 @@ def check_record(record: bytes) -> Header:
     return header
 
 
-def decode_tree(record: bytes, *, level: int = 0) -> LinearQuadtree:
+def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) -> LinearQuadtree:
     """Return the tree of a record; of a fast one with ``level`` > 0 only from that level up, read from a prefix.
 
-    The finer levels of such a tree are empty: it gives T_level and coarser ones.
+    The finer levels of such a tree are empty: it gives T_level and coarser ones. ``tables`` as `decode`.
 
     Raises
     ------
@@ -121,12 +126,20 @@ def decode_tree(record: bytes, *, level: int = 0) -> LinearQuadtree:
         raise ValueError(f"level is {level}, expected 0..{header.levels - 1}")
     if header.profile == SMALL:
         payload = record[_SMALL_START:]
-        pyramid = small.decode_pyramid(payload, header.height, header.width, header.mask_dtype, header.levels)
+        pyramid = small.decode_pyramid(
+            payload, header.height, header.width, header.mask_dtype, header.levels, tables=tables
+        )
         return LinearQuadtree.from_pyramid(pyramid)
     return fast.decode(record, level=level)
 
 
-def decode(record: bytes, *, level: int = 0, region: tuple[int, int, int, int] | None = None) -> NDArray[Any]:
+def decode(
+    record: bytes,
+    *,
+    level: int = 0,
+    region: tuple[int, int, int, int] | None = None,
+    tables: Tables | None = None,
+) -> NDArray[Any]:
     """Return the mask of a record, a coarser level of it, or a part.
 
     Parameters
@@ -134,14 +147,16 @@ def decode(record: bytes, *, level: int = 0, region: tuple[int, int, int, int] |
     record : bytes that `encode` gave; of a fast one, for ``level`` > 0, a prefix up to that level is enough.
     level : 0 for the (H, W) uint8 or uint16 mask; l > 0 for T_l, int16 or int32.
     region : (y0, x0, h, w) in pixels: the cells of the level that touch it.
+    tables : those of the record's store, if it has some (`LabelStore.tables`).
 
     Raises
     ------
     CorruptRecordError, UnsupportedVersionError : as `decode_tree`.
+    FormatError : the record needs other tables.
     ValueError : the level does not exist, or the region leaves the image.
     """
     header = _open(record)
     if header.profile == SMALL and level == 0:
         payload = record[_SMALL_START:]
-        return small.decode(payload, header.height, header.width, header.mask_dtype, region=region)
-    return decode_tree(record, level=level).to_level(level, region)
+        return small.decode(payload, header.height, header.width, header.mask_dtype, region=region, tables=tables)
+    return decode_tree(record, level=level, tables=tables).to_level(level, region)

@@ -200,9 +200,10 @@ def decode(
     return out
 
 
-def payload_bytes(payload: bytes, height: int, width: int, dtype: DTypeLike) -> int:
+def payload_bytes(payload: bytes, height: int, width: int, dtype: DTypeLike, *, tables: Tables | None = None) -> int:
     """Return the length of a whole payload, as its head gives it; errors as `decode`."""
     head = _read_head(payload, height, width, np.dtype(dtype))
+    _start_of(head, tables)
     return head.nbytes
 
 
@@ -242,7 +243,10 @@ def _start_of(head: _Head, tables: Tables | None) -> Tables:
     if head.own_tables is None:
         return shipped()
     if tables is None or tables.crc != head.own_tables:
-        raise FormatError(f"payload needs the tables with checksum {head.own_tables:08x}. Give those of its store")
+        found = "none were given" if tables is None else f"those given have {tables.crc:08x}"
+        raise FormatError(
+            f"record needs the tables with checksum {head.own_tables:08x}, {found}. Give those of its store"
+        )
     return tables
 
 

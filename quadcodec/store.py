@@ -21,6 +21,7 @@ from .pyramid import TPyramid, check_mask
 from .quadtree import LinearQuadtree
 from .record import decode, decode_tree, encode
 from .shard import EMPTY, choose_shard_size, pack_shard, read_range, read_shard_index, shard_path
+from .tables import Tables
 from .zarr_codec import QuadtreeCodec
 
 __all__ = ["ClassInfo", "Columns", "LabelStore", "StoreInfo", "open_store", "write"]
@@ -38,6 +39,8 @@ class LabelStore:
     dtype: np.dtype[Any]
     """Of the labels array: uint16 as soon as one mask is."""
     fill_value: int
+    tables: Tables | None = None
+    """Of the small profile: those that its records need, where they are the store's own."""
     _indexes: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -46,7 +49,7 @@ class LabelStore:
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Return the exact (H, W) mask of an image, uint8 or uint16."""
         with _Naming(self, index):
-            return decode(self.record(index))
+            return decode(self.record(index), tables=self.tables)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[i] for i in range(len(self)))
@@ -119,7 +122,7 @@ class LabelStore:
     def quadtree(self, index: int) -> LinearQuadtree:
         """Return the tree of an image; no raster is made."""
         with _Naming(self, index):
-            return decode_tree(self.record(index))
+            return decode_tree(self.record(index), tables=self.tables)
 
     def pyramid(self, index: int) -> TPyramid:
         """Return all levels of an image, dense."""
@@ -169,6 +172,7 @@ def create(
     sizes: NDArray[np.uint32],
     dtype: np.dtype[Any],
     *,
+    tables: Tables | None = None,
     replaces: bool = False,
 ) -> None:
     """Create a store without records: metadata and the list of images, not yet complete.
@@ -178,6 +182,7 @@ def create(
     path : a folder that does not exist.
     sizes : (N, 2) height and width of each image.
     dtype : uint8 or uint16.
+    tables : the store's own, for the small profile.
     replaces : once complete, the store takes the place of an older one.
 
     Raises
@@ -194,7 +199,7 @@ def create(
             dtype=dtype,
             chunks=(1, *canvas),
             shards=(info.shard_size, *canvas),
-            serializer=QuadtreeCodec(levels=info.levels, profile=info.profile),
+            serializer=QuadtreeCodec(levels=info.levels, profile=info.profile, tables=tables),
             filters=None,
             compressors=None,
             fill_value=min((v for v in info.void if v <= np.iinfo(dtype).max), default=0),
@@ -323,7 +328,22 @@ def open_store(path: str | Path) -> LabelStore:
             raise ValueError(f"{labels.shape[0]} labels, {len(columns)} names, {len(sizes)} sizes")
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise StoreError(f"{path}: the index does not fit the labels ({error}). Run 'quadcodec validate'") from error
-    return LabelStore(path, info, columns, sizes, np.dtype(labels.dtype), int(labels.fill_value))
+    return LabelStore(path, info, columns, sizes, np.dtype(labels.dtype), int(labels.fill_value), stored_tables(path))
+
+
+def stored_tables(path: Path) -> Tables | None:
+    """Return the tables of its own that a store has, complete or not: they stand in the codec's configuration.
+
+    Raises
+    ------
+    StoreError : the labels array or its tables cannot be read.
+    """
+    try:
+        labels: Any = zarr.open_group(str(path), mode="r")["labels"]
+        codec = labels.metadata.codecs[0].codecs[0]
+        return codec.tables if isinstance(codec, QuadtreeCodec) else None
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
+        raise StoreError(f"{path}/labels: {error}. Convert again") from error
 
 
 def stored_plan(path: Path) -> tuple[StoreInfo, Columns, NDArray[np.uint32]]:
@@ -360,6 +380,7 @@ def write(
     dataset: str = "arrays",
     levels: int = 6,
     profile: str = "fast",
+    tables: Tables | None = None,
 ) -> LabelStore:
     """Write masks that are in memory as a store, and open it.
 
@@ -371,7 +392,7 @@ def write(
     classes : what the ids mean: names by id, or `ClassInfo` for colours and training classes, too.
     void : ids that are unlabelled.
     images, image_root : photo of each mask ('' for none), relative to the root.
-    levels, profile : as `quadcodec.encode`.
+    levels, profile, tables : as `quadcodec.encode`; the tables go into the store.
 
     Raises
     ------
@@ -407,11 +428,12 @@ def write(
     sources = tuple(f"{name}.npy" for name in names)
     columns = Columns(names, splits, sources, images, tuple(f"npy:{a.dtype.str}" for a in arrays))
     partial = partial_path(path)
-    create(partial, info, columns, sizes, dtype)
+    create(partial, info, columns, sizes, dtype, tables=tables)
     try:
         for shard in range(-(-count // info.shard_size)):
             part = arrays[shard * info.shard_size : (shard + 1) * info.shard_size]
-            write_shard(partial, shard, [encode(a, levels=levels, profile=profile) for a in part], info.shard_size)
+            records = [encode(a, levels=levels, profile=profile, tables=tables) for a in part]
+            write_shard(partial, shard, records, info.shard_size)
         finish(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -96,7 +96,7 @@ def _check_record(store: LabelStore, image: int, deep: bool) -> Iterator[Finding
     where = f"{store.path}: record {image} {store.names[image]!r}"
     try:
         record = store.record(image)
-        header = check_record(record)
+        header = check_record(record, tables=store.tables)
         height, width = store.sizes[image].tolist()
         if (header.height, header.width) != (height, width):
             yield Finding(where, f"is {header.height} x {header.width}, the index says {height} x {width}", _FIX)
@@ -105,7 +105,7 @@ def _check_record(store: LabelStore, image: int, deep: bool) -> Iterator[Finding
         if header.levels != store.info.levels:
             yield Finding(where, f"has {header.levels} levels, the store says {store.info.levels}", _FIX)
         if deep:
-            tree = decode_tree(record)
+            tree = decode_tree(record, tables=store.tables)
             canonical = LinearQuadtree.from_mask(tree.to_mask(), tree.levels)
             if not np.array_equal(tree.nodes, canonical.nodes):
                 yield Finding(where, "its tree splits a uniform cell", _FIX)

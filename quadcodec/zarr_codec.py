@@ -7,15 +7,16 @@ the mask wherever this package is installed, without an import of it.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
 
-from .errors import StoreError
+from .errors import FormatError, StoreError
 from .header import PROFILES, read_header
 from .record import decode, encode
+from .tables import Tables
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec
@@ -35,11 +36,18 @@ class QuadtreeCodec(ArrayBytesCodec):
 
     levels: int = 6
     profile: str = "fast"
+    tables: Tables | None = field(default=None, repr=False)
+    """Those of the array itself, for the small profile; None for those of the package."""
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read the codec's metadata; raise ValueError on settings that this software does not know."""
         configuration = dict(data.get("configuration") or {})
+        if configuration.get("tables") is not None:
+            try:
+                configuration["tables"] = Tables.from_text(configuration["tables"])
+            except FormatError as error:
+                raise ValueError(f"quadcodec.quadtree: {error}. Restore the array's zarr.json") from error
         codec = cls(**configuration)
         if codec.profile not in PROFILES:
             raise ValueError(f"quadcodec.quadtree: profile {codec.profile!r}, expected one of {sorted(PROFILES)}")
@@ -47,7 +55,10 @@ class QuadtreeCodec(ArrayBytesCodec):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec's metadata."""
-        return {"name": "quadcodec.quadtree", "configuration": {"levels": self.levels, "profile": self.profile}}
+        configuration: dict[str, Any] = {"levels": self.levels, "profile": self.profile}
+        if self.tables is not None:
+            configuration["tables"] = self.tables.to_text()
+        return {"name": "quadcodec.quadtree", "configuration": configuration}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:  # noqa: ARG002
         """Refuse an array that is not (image, y, x) of uint8 or uint16."""
@@ -72,7 +83,7 @@ class QuadtreeCodec(ArrayBytesCodec):
             raise StoreError(
                 f"labels: a record of {header.bits}-bit ids lies in an array of {dtype}. Run 'quadcodec validate'"
             )
-        mask = decode(record)
+        mask = decode(record, tables=self.tables)
         if mask.shape == canvas[1:]:
             chunk = mask[None].astype(dtype, copy=False)
         else:
@@ -84,7 +95,7 @@ class QuadtreeCodec(ArrayBytesCodec):
         chunk = chunk_array.as_numpy_array()
         if chunk.shape[0] != 1:
             raise ValueError(f"quadcodec.quadtree: found a chunk of shape {chunk.shape}, expected one image a chunk")
-        record = encode(chunk[0], levels=self.levels, profile=self.profile)
+        record = encode(chunk[0], levels=self.levels, profile=self.profile, tables=self.tables)
         return chunk_spec.prototype.buffer.from_bytes(record)
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:

@@ -319,7 +319,9 @@ def decode(payload: bytes, height: int, width: int, itemsize: int, tables: bytes
     reader = Reader(payload)
     flags = reader.number(1)
     side = reader.varint()
-    assert flags >> 4 == 0
+    assert flags >> 4 in (0, 15)
+    if flags >> 4 == 15:
+        assert reader.number(4) == crc32c(zlib.decompress(tables))
     palette = read_palette(reader, flags & 15, itemsize)
     mask = [[palette[0]] * width for _ in range(height)]
     places = [(y, x) for y in range(0, height, side or height) for x in range(0, width, side or width)]

@@ -114,14 +114,38 @@ def test_reads_only_the_tiles_of_a_region() -> None:
         small.decode(bytes(payload), 200, 200, np.uint8)
 
 
+def odd_tables(seed: int = 0) -> Tables:
+    """Return tables that no mask would give: every byte of a table file is allowed."""
+    rng = np.random.default_rng(seed)
+    states, weights = untrained()
+    return Tables.from_bytes(
+        pack(
+            rng.integers(0, 64, len(states)),
+            rng.integers(0, 4, len(states)),
+            rng.integers(-(2**18), 2**18, len(weights)),
+        )
+    )
+
+
 def test_tables_of_ones_own_are_needed_again() -> None:
-    blank = untrained()
-    levels = np.full(len(blank.states), 20)
-    own = Tables.from_bytes(pack(levels, np.ones_like(levels), blank.weights))
+    own = odd_tables()
     mask = np.tri(90, 70, dtype=np.uint8)
     payload = round_trip(mask, tables=own)
-    with pytest.raises(FormatError, match="tables"):
-        small.decode(payload, 90, 70, np.uint8)
+    for call in (small.decode, small.decode_pyramid, small.payload_bytes):
+        with pytest.raises(FormatError, match=f"tables with checksum {own.crc:08x}, none were given"):
+            call(payload, 90, 70, np.uint8)
+        with pytest.raises(FormatError, match="those given have"):
+            call(payload, 90, 70, np.uint8, tables=odd_tables(1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(masks(max_side=60), st.sampled_from([None, 64]), st.integers(0, 3))
+def test_odd_tables_round_trip_and_the_oracle_agrees(mask: NDArray[Any], tile: int | None, seed: int) -> None:
+    own = odd_tables(seed)
+    payload = round_trip(mask, tile=tile, tables=own)
+    assert len(payload) <= 1.02 * mask.nbytes + 64
+    decoded = oracle_small.decode(payload, *mask.shape, mask.itemsize, own.packed)
+    np.testing.assert_array_equal(np.array(decoded), mask)
 
 
 def small_payloads() -> list[tuple[NDArray[Any], bytes]]:
@@ -129,7 +153,8 @@ def small_payloads() -> list[tuple[NDArray[Any], bytes]]:
     disc = ((y - 20) ** 2 + (x - 30) ** 2 < 200).astype(np.uint8) + (x > 50) * np.uint8(7)
     noise = np.random.default_rng(1).integers(0, 256, (12, 12)).astype(np.uint8)
     ids = (300 * (y // 14) + x // 20).astype(np.uint16)
-    return [(m, small.encode(m, tile=t)) for m, t in ((disc, 64), (noise, None), (ids, None))]
+    payloads = [(m, small.encode(m, tile=t)) for m, t in ((disc, 64), (noise, None), (ids, None))]
+    return [*payloads, (disc, small.encode(disc, tables=odd_tables()))]
 
 
 @SETTINGS
@@ -144,25 +169,25 @@ def test_the_pyramid_of_the_edges_is_that_of_the_pixels(mask: NDArray[Any], tile
         np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("case", range(3))
+@pytest.mark.parametrize("case", range(4))
 def test_a_flipped_bit_is_an_error_or_the_right_mask(case: int) -> None:
     mask, payload = small_payloads()[case]
     for k in range(8 * len(payload)):
         damaged = bytearray(payload)
         damaged[k // 8] ^= 1 << k % 8
         try:
-            decoded = small.decode(bytes(damaged), *mask.shape, mask.dtype)
+            decoded = small.decode(bytes(damaged), *mask.shape, mask.dtype, tables=odd_tables())
         except FormatError:
             continue
         np.testing.assert_array_equal(decoded, mask)
 
 
-@pytest.mark.parametrize("case", range(3))
+@pytest.mark.parametrize("case", range(4))
 def test_a_cut_payload_is_an_error(case: int) -> None:
     mask, payload = small_payloads()[case]
     for k in range(len(payload)):
         with pytest.raises(FormatError):
-            small.decode(payload[:k], *mask.shape, mask.dtype)
+            small.decode(payload[:k], *mask.shape, mask.dtype, tables=odd_tables())
 
 
 @SETTINGS
@@ -172,12 +197,12 @@ def test_a_hostile_stream_ends(stream: bytes, height: int, width: int, num_label
     dtype = np.uint16 if wide or num_labels > 256 else np.uint8
     palette = np.arange(num_labels).astype(dtype)
     pixels = np.full((height + 2) * (width + 7), 77, dtype)
-    blank = untrained()
+    states, weights = untrained()
     small.decode_tile(
         np.frombuffer(stream, np.uint8),
         palette,
-        blank.states.copy(),
-        blank.weights.copy(),
+        states,
+        weights,
         pixels,
         width + 7,
         width + 7,
