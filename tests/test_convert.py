@@ -365,8 +365,8 @@ def test_a_full_disk_is_one_line_and_resumable(many, tmp_path, monkeypatch):
     calls = []
 
     def full(descriptor):
-        calls.append(descriptor)
-        if len(calls) == 2:
+        if not calls and "labels/c/1" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            calls.append(descriptor)
             raise OSError(28, "No space left on device")
         real(descriptor)
 
