@@ -21,6 +21,7 @@ from .record import encode
 from .seal import ATTRIBUTES, attributes_checksum, record_checksum
 from .shard import choose_shard_size, pack_shard, read_shard, shard_path
 from .store import (
+    INDEX_CHUNK,
     LabelStore,
     array_checksums,
     open_store,
@@ -89,7 +90,7 @@ def create(
 
 
 def _write_column(index: zarr.Group, name: str, values: NDArray[Any]) -> None:
-    chunks = (max(1, min(len(values), 65536)), *values.shape[1:])
+    chunks = (max(1, min(len(values), INDEX_CHUNK)), *values.shape[1:])
     dtype: Any = str if isinstance(values.dtype, np.dtypes.StringDType) else values.dtype
     dims = ("image", "side")[: values.ndim]
     array = index.create_array(

@@ -24,6 +24,9 @@ from .shard import EMPTY, read_range, read_shard_index, shard_path
 
 __all__ = ["ClassInfo", "Columns", "LabelStore", "StoreInfo", "open_store"]
 
+INDEX_CHUNK = 65536
+"""Entries of an index array in one file."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelStore:
@@ -53,6 +56,11 @@ class LabelStore:
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return -(-len(self) // self.info.shard_size)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -263,8 +271,11 @@ def stored_plan(path: Path) -> tuple[StoreInfo, Columns, NDArray[np.uint32]]:
 
 
 def _column(path: Path, name: str) -> Any:
+    where = path / "index"
     try:
-        array: Any = zarr.open_array(str(path / "index" / name), mode="r")
+        index = zarr.open_group(str(where), mode="r")
+        where /= name
+        array: Any = index[name]
         return array[...]
     except Exception as error:  # as in _attributes
-        raise StoreError(f"{path}/index/{name}: cannot be read ({error}). Run 'quadcodec validate'") from error
+        raise StoreError(f"{where}: cannot be read ({error}). Run 'quadcodec validate'") from error
