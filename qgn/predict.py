@@ -21,11 +21,12 @@ from qgn.errors import TrainingError
 from qgn.evaluate import restore
 from qgn.models.prediction import QuadtreePrediction
 from qgn.models.qgn import QGN, STRIDE
+from quadcodec.build import is_label_store, remove_store
 from quadcodec.masks import write_mask
 from quadcodec.pyramid import COMPOSITE, MAX_LEVELS
 from quadcodec.quadtree import LinearQuadtree
 from quadcodec.render import draw_tree, overlay, write_picture
-from quadcodec.store import ClassInfo, is_label_store, partial_path, remove_store
+from quadcodec.store import ClassInfo, partial_path
 
 PICTURE_WIDTH = 1024
 """Pictures of trees are enlarged to about this width."""

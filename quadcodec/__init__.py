@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .build import write as write
     from .errors import QuadcodecError as QuadcodecError
     from .info import ClassInfo as ClassInfo
     from .pyramid import COMPOSITE as COMPOSITE
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .record import encode_tree as encode_tree
     from .store import LabelStore as LabelStore
     from .store import open_store as open
-    from .store import write as write
 
 __version__ = version("quadcodec")
 
@@ -33,7 +33,7 @@ _HOME = {
     "COMPOSITE": "pyramid", "OUTSIDE": "pyramid", "TPyramid": "pyramid",
     "LinearQuadtree": "quadtree", "resample": "quadtree",
     "decode": "record", "decode_tree": "record", "encode": "record", "encode_tree": "record",
-    "ClassInfo": "info", "LabelStore": "store", "open": "store", "write": "store",
+    "ClassInfo": "info", "LabelStore": "store", "open": "store", "write": "build",
     "QuadcodecError": "errors",
 }  # fmt: skip
 __all__ = sorted(_HOME)

@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .build import (
+    clear_replaced,
+    create,
+    finish,
+    is_label_store,
+    remove_store,
+    restore_replaced,
+    write_shard,
+)
 from .errors import ManifestError, MaskError, QuadcodecError, StoreError
+from .files import exclusive, is_held
 from .info import ClassInfo, Columns, Problem, StoreInfo
 from .manifest import Manifest, Source, detect_manifest, find_masks, load_manifest
 from .masks import image_size, mask_form, mask_size, read_mask
 from .record import encode
 from .shard import EMPTY, choose_shard_size, read_shard_index, shard_path
-from .store import (
-    create,
-    finish,
-    is_label_store,
-    open_store,
-    partial_path,
-    remove_store,
-    stored_plan,
-    stored_tables,
-    write_shard,
-)
+from .store import open_store, partial_path, store_attributes, stored_plan, stored_tables
 from .table_training import train_on_masks
 from .tables import Tables
 
@@ -254,23 +254,47 @@ def convert(
     """
     target = Path(target)
     check_target(target, overwrite=overwrite, resume=resume)
-    partial = partial_path(target)
-    if resume and not partial.exists() and target.exists():
-        plan = _check_same_plan(plan, target, skip_bad)
+    with exclusive(target):
+        check_target(target, overwrite=overwrite, resume=resume, held=True)  # again: another may have been faster
+        partial = partial_path(target)
+        if resume and not partial.exists() and target.exists():
+            clear_replaced(target)
+            return _report(_check_same_plan(plan, target, skip_bad), target)
+        if resume and _is_begun(partial):
+            plan = _check_same_plan(plan, partial, skip_bad)
+            replaces, tables = bool(store_attributes(partial).get("replaces")), stored_tables(partial)
+            for leftover in partial.rglob("*.partial"):
+                leftover.unlink()
+        else:
+            replaces = overwrite
+            restore_replaced(target)
+            tables = _train_tables(plan, skip_bad) if plan.own_tables else None
+            _begin(plan, partial, tables, replaces)
+        while problems := _run_or_keep(plan, partial, tables, skip_bad, executor, progress):
+            progress(-len(plan.columns))
+            plan = plan.without(problems)  # the images after a gap move up, so every shard is made again
+            _begin(plan, partial, tables, replaces)
+        finish(partial, target)
         return _report(plan, target)
-    begun = resume and _is_begun(partial)
-    if begun:
-        plan = _check_same_plan(plan, partial, skip_bad)
-        for leftover in partial.rglob(".*.partial"):
-            leftover.unlink()
-        tables = stored_tables(partial)
-    else:
-        if partial.exists():
-            remove_store(partial)
-        tables = _train_tables(plan, skip_bad) if plan.own_tables else None
-        create(partial, plan.info, plan.columns, plan.sizes, plan.dtype, tables=tables, replaces=overwrite)
+
+
+def _begin(plan: Plan, partial: Path, tables: Tables | None, replaces: bool) -> None:
+    if partial.exists():
+        remove_store(partial)
+    create(partial, plan.info, plan.columns, plan.sizes, plan.dtype, tables=tables, replaces=replaces)
+
+
+def _run_or_keep(
+    plan: Plan,
+    partial: Path,
+    tables: Tables | None,
+    skip_bad: bool,
+    executor: Executor | None,
+    progress: Callable[[int], object],
+) -> list[Problem]:
+    """Write the shards that are missing; on an error keep what --resume can use, and say so."""
     try:
-        problems = _run(plan, partial, tables, skip_bad, executor, progress)
+        return _run(plan, partial, tables, skip_bad, executor, progress)
     except BaseException as error:
         done = len(list((partial / "labels" / "c").glob("*/0/0")))
         if not done:
@@ -279,23 +303,20 @@ def convert(
             kept = f"{done} of {plan.num_shards} shards are kept in {partial}: continue with --resume"
             raise type(error)(f"{error} ({kept})") from error
         raise
-    if problems:  # the images after a gap move up, so every shard is made again
-        remove_store(partial)
-        progress(-len(plan.columns))
-        return convert(
-            plan.without(problems), target, overwrite=overwrite, skip_bad=True, executor=executor, progress=progress
-        )
-    finish(partial, target)
-    return _report(plan, target)
 
 
-def check_target(target: Path, *, overwrite: bool, resume: bool) -> None:
-    """Raise StoreError if a conversion may not write to ``target``: before anything is read."""
+def check_target(target: Path, *, overwrite: bool, resume: bool, held: bool = False) -> None:
+    """Raise StoreError if a conversion may not write to ``target``: before anything is read.
+
+    ``held`` says that the caller has the right to write there, so that nobody else can.
+    """
     partial = partial_path(target)
     if overwrite and resume:
         raise ValueError("overwrite begins anew, resume continues: choose one of them")
     if not target.parent.is_dir():
         raise StoreError(f"{target.parent}: no such folder, so {target.name} cannot be made there. Make it first")
+    if not held and is_held(target):
+        raise StoreError(f"{target}: another process is writing it. Wait until it ends")
     for path in (target, partial):
         if overwrite and path.exists() and not is_label_store(path):
             raise StoreError(f"{path}: is no store, so it is not overwritten. Move it away or choose another name")

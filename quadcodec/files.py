@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -11,28 +12,111 @@ from pathlib import Path
 
 from .errors import StoreError
 
-__all__ = ["new_folder", "write_atomic"]
+__all__ = ["beside", "exclusive", "is_held", "new_folder", "sync_folder", "sync_tree", "write_atomic"]
 
 _MARK = ".made-by-quadcodec"
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file in one step, in place of an older one: temporary name, fsync, rename.
+def beside(path: Path, suffix: str) -> Path:
+    """Return PATH + ``suffix``, absolute."""
+    path = Path(os.path.abspath(path))  # '.' has no name  # noqa: PTH100 - links stay links
+    return path.with_name(path.name + suffix)
 
-    Folders above it are made. Raises OSError, and then nothing is left; callers say what it means to them.
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file in one step, in place of an older one: temporary name, fsync, rename, fsync of its folder.
+
+    Folders above it are made. Raises OSError, and then no half of it is left; callers say what it means to them.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        new = [folder.parent for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        for folder in (path.parent, *new):
+            sync_folder(folder)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's list of names to the disk: only then does a new or renamed file outlive a power cut."""
+    _sync(path)
+
+
+def sync_tree(path: Path, skip: Path | None = None) -> None:
+    """Bring all files and folders below ``path`` to the disk, but for what lies below ``skip``."""
+    for folder, folders, files in os.walk(path):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+        folders[:] = [name for name in folders if Path(folder, name) != skip]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the right to write ``path``: a lock on the file PATH.lock, which goes when the block or the process ends.
+
+    Raises
+    ------
+    StoreError : another process holds it, or the disk refuses.
+    """
+    lock = beside(path, ".lock")
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _refused(path, error) from error
+        if not _lock(descriptor):
+            os.close(descriptor)
+            raise StoreError(f"{path}: another process is writing it. Wait until it ends")
+        with suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == lock.stat().st_ino:
+                break
+        os.close(descriptor)  # the one who held it has just deleted it
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the right to write ``path``; nothing is written."""
+    try:
+        descriptor = os.open(beside(path, ".lock"), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take a lock that the kernel releases with its process; False if another has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks: two writers there are the user's care
+        return True
+    return True
 
 
 @contextmanager

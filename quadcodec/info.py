@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import StoreError, UnsupportedVersionError
@@ -62,12 +62,13 @@ class StoreInfo:
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> StoreInfo:
         """Read the attributes of the store ``where``; raise StoreError or UnsupportedVersionError."""
-        values = {k: v for k, v in attributes.items() if k not in ("complete", "replaces")}
-        version = values.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        version = attributes.get("format_version")
+        if type(version) is not int or not 0 <= version <= FORMAT_VERSION:
             raise UnsupportedVersionError(
-                f"{where}: format version {version}, this software reads up to {FORMAT_VERSION}. Update quadcodec"
+                f"{where}: format version {version!r}, this software reads up to {FORMAT_VERSION}. Update quadcodec"
             )
+        known = {member.name for member in fields(cls)}
+        values = {k: v for k, v in attributes.items() if k in known}
         try:
             for key in ("splits", "train_classes", "void"):
                 values[key] = tuple(values[key])

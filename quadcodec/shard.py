@@ -58,6 +58,13 @@ def read_shard_index(path: Path, shard_size: int) -> NDArray[np.uint64]:
     return index
 
 
+def read_shard(path: Path, shard_size: int) -> list[bytes | None]:
+    """Return the records of a shard by slot, None for what zarr left out; errors as `read_shard_index`."""
+    index = read_shard_index(path, shard_size).tolist()
+    data = path.read_bytes()
+    return [None if offset == EMPTY else data[offset : offset + nbytes] for offset, nbytes in index]
+
+
 def read_range(path: Path, offset: int, nbytes: int) -> bytes:
     """Read a range with pread, on a descriptor of its own: nothing is shared with a forked process."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,30 +1,33 @@
-"""Stores: a zarr v3 group of records, written shard by shard and read record by record (docs/format.md, section 5)."""
+"""Stores: a zarr v3 group of records, read record by record (docs/format.md, section 5)."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .errors import FormatError, MaskError, StoreError
-from .files import write_atomic
+from .errors import CorruptRecordError, FormatError, MaskError, StoreError
+from .files import beside
 from .info import COLUMNS, ClassInfo, Columns, StoreInfo
 from .masks import default_palette
-from .pyramid import TPyramid, check_mask
+from .pyramid import TPyramid
 from .quadtree import LinearQuadtree
 from .record import decode, decode_tree, encode
-from .shard import EMPTY, choose_shard_size, pack_shard, read_range, read_shard_index, shard_path
+from .seal import ATTRIBUTES, array_checksum, attributes_checksum
+from .shard import EMPTY, read_range, read_shard_index, shard_path
 from .tables import Tables
 from .zarr_codec import QuadtreeCodec
 
-__all__ = ["ClassInfo", "Columns", "LabelStore", "StoreInfo", "open_store", "write"]
+__all__ = ["ClassInfo", "Columns", "LabelStore", "StoreInfo", "open_store"]
+
+INDEX_CHUNK = 65536
+"""Entries of an index array in one file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,8 @@ class LabelStore:
     columns: Columns
     sizes: NDArray[np.uint32]
     """(N, 2): height and width of each image."""
+    checksums: NDArray[np.uint32]
+    """(N,): `record_checksum` of each record."""
     dtype: np.dtype[Any]
     """Of the labels array: uint16 as soon as one mask is."""
     fill_value: int
@@ -49,10 +54,17 @@ class LabelStore:
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Return the exact (H, W) mask of an image, uint8 or uint16."""
         with _Naming(self, index):
-            return decode(self.record(index), tables=self.tables)
+            mask = decode(self.record(index), tables=self.tables)
+            self._check_size(index, mask.shape)
+            return mask
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return -(-len(self) // self.info.shard_size)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,7 +134,16 @@ class LabelStore:
     def quadtree(self, index: int) -> LinearQuadtree:
         """Return the tree of an image; no raster is made."""
         with _Naming(self, index):
-            return decode_tree(self.record(index), tables=self.tables)
+            tree = decode_tree(self.record(index), tables=self.tables)
+            self._check_size(index, (tree.height, tree.width))
+            if tree.levels != self.info.levels:
+                raise CorruptRecordError(f"has {tree.levels} levels, the store says {self.info.levels}")
+            return tree
+
+    def _check_size(self, index: int, size: tuple[int, ...]) -> None:
+        if size != tuple(self.sizes[index].tolist()):
+            height, width = self.sizes[index]
+            raise CorruptRecordError(f"is {size[0]} x {size[1]}, the index says {height} x {width}")
 
     def pyramid(self, index: int) -> TPyramid:
         """Return all levels of an image, dense."""
@@ -161,131 +182,7 @@ class _Naming:
 
 def partial_path(path: Path) -> Path:
     """Return where a store is built until it is complete."""
-    path = Path(os.path.abspath(path))  # '.' has no name  # noqa: PTH100 - links stay links
-    return path.with_name(path.name + ".partial")
-
-
-def create(
-    path: Path,
-    info: StoreInfo,
-    columns: Columns,
-    sizes: NDArray[np.uint32],
-    dtype: np.dtype[Any],
-    *,
-    tables: Tables | None = None,
-    replaces: bool = False,
-) -> None:
-    """Create a store without records: metadata and the list of images, not yet complete.
-
-    Parameters
-    ----------
-    path : a folder that does not exist.
-    sizes : (N, 2) height and width of each image.
-    dtype : uint8 or uint16.
-    tables : the store's own, for the small profile.
-    replaces : once complete, the store takes the place of an older one.
-
-    Raises
-    ------
-    StoreError : the disk refuses; nothing is left behind.
-    """
-    canvas = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
-    attributes = {**info.to_attributes(), "complete": False, "replaces": replaces}
-    try:
-        group = zarr.create_group(str(path), attributes={"quadcodec": attributes})
-        group.create_array(
-            "labels",
-            shape=(len(columns), *canvas),
-            dtype=dtype,
-            chunks=(1, *canvas),
-            shards=(info.shard_size, *canvas),
-            serializer=QuadtreeCodec(levels=info.levels, profile=info.profile, tables=tables),
-            filters=None,
-            compressors=None,
-            fill_value=min((v for v in info.void if v <= np.iinfo(dtype).max), default=0),
-            dimension_names=("image", "y", "x"),
-        )
-        index = group.create_group("index")
-        for column in COLUMNS:
-            _write_column(index, column, np.array(getattr(columns, column), dtype=np.dtypes.StringDType()))
-        _write_column(index, "size", sizes)
-    except BaseException as error:
-        shutil.rmtree(path, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
-        raise
-
-
-def _write_column(index: zarr.Group, name: str, values: NDArray[Any]) -> None:
-    chunks = (max(1, min(len(values), 65536)), *values.shape[1:])
-    dtype: Any = str if isinstance(values.dtype, np.dtypes.StringDType) else values.dtype
-    dims = ("image", "side")[: values.ndim]
-    array = index.create_array(
-        name, shape=values.shape, dtype=dtype, chunks=chunks, dimension_names=dims, overwrite=True
-    )
-    array[...] = values
-
-
-def write_shard(path: Path, shard: int, records: Sequence[bytes], shard_size: int) -> None:
-    """Write one shard of a store: one object, one atomic put; raise StoreError if the disk refuses."""
-    target = shard_path(path, shard)
-    try:
-        write_atomic(target, pack_shard(records, shard_size))
-    except OSError as error:
-        raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
-
-
-def finish(path: Path, target: Path) -> None:
-    """Mark a store complete and move it to its name, in place of an older store if it was begun so.
-
-    Raises
-    ------
-    StoreError : a shard is missing, something else lies at ``target``, or the disk refuses.
-    """
-    try:
-        group = zarr.open_group(str(path), mode="r+")
-        attributes = dict(_quadcodec_attributes(path))
-        replaces = attributes.pop("replaces", False)
-        count, shard_size = len(stored_plan(path)[1]), int(attributes["shard_size"])
-        missing = [s for s in range(-(-count // shard_size)) if not shard_path(path, s).exists()]
-        if missing:
-            raise StoreError(f"{path}: shards {missing} are missing. Convert again with --resume")
-        if target.exists() and not replaces:
-            raise StoreError(f"{target}: exists already. Move it away, then run again with --resume")
-        group.attrs["quadcodec"] = {**attributes, "complete": True, "replaces": replaces}
-        # The old store keeps its bytes until the new one has its name.
-        old = target.with_name(target.name + ".old")
-        if target.exists():
-            if old.exists():
-                remove_store(old)
-            target.rename(old)
-        path.rename(target)
-        zarr.open_group(str(target), mode="r+").attrs["quadcodec"] = {**attributes, "complete": True}
-        if replaces and old.exists():
-            remove_store(old)
-    except OSError as error:
-        raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
-
-
-def is_label_store(path: Path) -> bool:
-    """Whether a folder is a store of ours, complete or not, or the beginning of one that a kill cut off."""
-    if path.is_symlink() or not path.is_dir():
-        return False
-    if path.name.endswith(".partial") and not (path / "zarr.json").exists():
-        # A worker may have outlived the run: shards then, and nothing but shards.
-        files = [file.relative_to(path) for file in path.rglob("*") if not file.is_dir()]
-        return all(file.match("labels/c/*/0/*") or file.match("zarr.*.partial") for file in files)
-    try:
-        return bool(_quadcodec_attributes(path))
-    except StoreError:
-        return False
-
-
-def remove_store(path: Path) -> None:
-    """Delete a store, complete or not; refuse anything else with a StoreError."""
-    if not is_label_store(path):
-        raise StoreError(f"{path}: is not a label store, so it is not overwritten. Move it away or choose another name")
-    shutil.rmtree(path)
+    return beside(path, ".partial")
 
 
 def _attributes(path: Path) -> Mapping[str, Any]:
@@ -297,7 +194,8 @@ def _attributes(path: Path) -> Mapping[str, Any]:
         ) from error
 
 
-def _quadcodec_attributes(path: Path) -> Mapping[str, Any]:
+def store_attributes(path: Path) -> Mapping[str, Any]:
+    """Return what a store says of itself, as it stands there; raise StoreError if it is no label store."""
     attributes = _attributes(path).get("quadcodec")
     if not isinstance(attributes, Mapping):
         raise StoreError(f"{path}: is a zarr group, but not a label store. Convert masks with 'quadcodec convert'")
@@ -305,30 +203,61 @@ def _quadcodec_attributes(path: Path) -> Mapping[str, Any]:
 
 
 def open_store(path: str | Path) -> LabelStore:
-    """Open a complete store for reading.
+    """Open a complete store for reading, after a look at the checksums of its description and index.
 
     Raises
     ------
-    StoreError : no such store, not a label store, or not complete.
-    UnsupportedVersionError : a newer format version.
+    StoreError : no such store, not a label store, not complete, or its description or index is damaged.
+    UnsupportedVersionError : another format version.
     """
-    path = Path(path)
+    store, broken = load_store(Path(path))
+    if broken:
+        raise StoreError(
+            f"{store.path}: {broken[0]} is not what was written, its checksum differs. Run 'quadcodec validate'"
+        )
+    return store
+
+
+def load_store(path: Path) -> tuple[LabelStore, list[str]]:
+    """Return a store and the parts of its metadata that are not as they were written; errors as `open_store`."""
     if not path.exists():
         hint = "expected a store that 'quadcodec convert' wrote"
         if partial_path(path).exists():
             hint = "but an unfinished conversion. Run 'quadcodec convert' again with --resume"
         raise StoreError(f"{path}: found nothing here, {hint}")
-    attributes = _quadcodec_attributes(path)
+    attributes = store_attributes(path)
+    info, columns, sizes = stored_plan(path)
     if attributes.get("complete") is not True:
         raise StoreError(f"{path}: is not complete. Run 'quadcodec convert' again with --resume")
-    info, columns, sizes = stored_plan(path)
+    written = attributes.get("checksums")
+    if not isinstance(written, Mapping):
+        raise StoreError(f"{path}: its attributes are not those of a label store (no checksums). Convert again")
+    checksums = np.asarray(_column(path, "checksum"), np.uint32)
     try:
         labels: Any = zarr.open_group(str(path), mode="r")["labels"]
-        if not len(columns) == len(sizes) == labels.shape[0]:
-            raise ValueError(f"{labels.shape[0]} labels, {len(columns)} names, {len(sizes)} sizes")
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise StoreError(f"{path}: the index does not fit the labels ({error}). Run 'quadcodec validate'") from error
-    return LabelStore(path, info, columns, sizes, np.dtype(labels.dtype), int(labels.fill_value), stored_tables(path))
+        count, dtype, fill_value = labels.shape[0], np.dtype(labels.dtype), int(labels.fill_value)
+    except Exception as error:  # as in _attributes
+        raise StoreError(f"{path}/labels: cannot be read ({error}). Run 'quadcodec validate'") from error
+    if not count == len(columns) == len(sizes) == len(checksums):
+        raise StoreError(
+            f"{path}: the index does not fit the labels ({count} labels, {len(columns)} names, {len(sizes)} sizes, "
+            f"{len(checksums)} checksums). Run 'quadcodec validate'"
+        )
+    found = {ATTRIBUTES: attributes_checksum(attributes), **array_checksums(path, columns, sizes, checksums)}
+    broken = [part for part in sorted({*found, *written}) if found.get(part) != written.get(part)]
+    return LabelStore(path, info, columns, sizes, checksums, dtype, fill_value, stored_tables(path)), broken
+
+
+def array_checksums(
+    path: Path, columns: Columns, sizes: NDArray[np.uint32], checksums: NDArray[np.uint32]
+) -> dict[str, int]:
+    """Return the checksum of each array of a store by its name: of labels the metadata, of the index all."""
+    values: dict[str, Any] = {f"index/{name}": column for name, column in vars(columns).items()}
+    values |= {"labels": None, "index/size": sizes, "index/checksum": checksums}
+    return {
+        name: array_checksum(json.loads((path / name / "zarr.json").read_bytes()), column)
+        for name, column in values.items()
+    }
 
 
 def stored_tables(path: Path) -> Tables | None:
@@ -341,9 +270,9 @@ def stored_tables(path: Path) -> Tables | None:
     try:
         labels: Any = zarr.open_group(str(path), mode="r")["labels"]
         codec = labels.metadata.codecs[0].codecs[0]
-        return codec.tables if isinstance(codec, QuadtreeCodec) else None
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError) as error:
-        raise StoreError(f"{path}/labels: {error}. Convert again") from error
+    except Exception as error:  # as in _attributes
+        raise StoreError(f"{path}/labels: cannot be read ({error}). Run 'quadcodec validate'") from error
+    return codec.tables if isinstance(codec, QuadtreeCodec) else None
 
 
 def stored_plan(path: Path) -> tuple[StoreInfo, Columns, NDArray[np.uint32]]:
@@ -353,89 +282,19 @@ def stored_plan(path: Path) -> tuple[StoreInfo, Columns, NDArray[np.uint32]]:
     ------
     StoreError : they cannot be read, or are not those of a label store.
     """
-    info = StoreInfo.from_attributes(_quadcodec_attributes(path), str(path))
+    info = StoreInfo.from_attributes(store_attributes(path), str(path))
+    columns = Columns(**{c: tuple(str(v) for v in _column(path, c)) for c in COLUMNS})
+    if len({len(values) for values in vars(columns).values()}) != 1:
+        raise StoreError(f"{path}/index: its columns differ in length. Run 'quadcodec validate'")
+    return info, columns, np.asarray(_column(path, "size"), np.uint32)
+
+
+def _column(path: Path, name: str) -> Any:
+    where = path / "index"
     try:
-        group = zarr.open_group(str(path), mode="r")
-        columns = Columns(**{c: tuple(str(v) for v in _column(group, c)) for c in COLUMNS})
-        return info, columns, np.asarray(_column(group, "size"), np.uint32)
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise StoreError(f"{path}: the index cannot be read ({error}). Run 'quadcodec validate'") from error
-
-
-def _column(group: zarr.Group, name: str) -> Any:
-    array: Any = group["index"][name]  # type: ignore[index]
-    return array[...]
-
-
-def write(
-    path: str | Path,
-    masks: Sequence[ArrayLike],
-    *,
-    names: Sequence[str] | None = None,
-    splits: Sequence[str] | None = None,
-    classes: Sequence[ClassInfo] | Mapping[int, str] = (),
-    void: Sequence[int] = (),
-    images: Sequence[str] | None = None,
-    image_root: str = "",
-    dataset: str = "arrays",
-    levels: int = 6,
-    profile: str = "fast",
-    tables: Tables | None = None,
-) -> LabelStore:
-    """Write masks that are in memory as a store, and open it.
-
-    Parameters
-    ----------
-    path : the store to make; nothing may exist there.
-    masks : N arrays (H, W), uint8 or uint16, of any sizes.
-    names, splits : one an image; by default '000000', .. and 'all'.
-    classes : what the ids mean: names by id, or `ClassInfo` for colours and training classes, too.
-    void : ids that are unlabelled.
-    images, image_root : photo of each mask ('' for none), relative to the root.
-    levels, profile, tables : as `quadcodec.encode`; the tables go into the store.
-
-    Raises
-    ------
-    StoreError : the target exists, or the disk refuses.
-    MaskError : a mask is no such array.
-    """
-    path = Path(path)
-    for taken in (path, partial_path(path)):
-        if taken.exists():
-            raise StoreError(f"{taken}: exists already. Choose another name or delete it")
-    arrays = [check_mask(mask) for mask in masks]
-    if not arrays:
-        raise StoreError(f"{path}: no masks to write, expected one at least")
-    count = len(arrays)
-    names = tuple(names) if names is not None else tuple(f"{i:06d}" for i in range(count))
-    splits = tuple(splits) if splits is not None else ("all",) * count
-    images = tuple(images) if images is not None else ("",) * count
-    if not len(names) == len(splits) == len(images) == count:
-        raise StoreError(
-            f"{path}: {count} masks, {len(names)} names, {len(splits)} splits, {len(images)} images; "
-            "expected the same number of each"
-        )
-    if len(set(zip(splits, names, strict=True))) != count:
-        raise StoreError(f"{path}: a name stands twice in a split, expected one name an image")
-    if isinstance(classes, Mapping):
-        classes = [ClassInfo(label, name) for label, name in sorted(classes.items())]
-    info = StoreInfo(
-        dataset=dataset, splits=tuple(dict.fromkeys(splits)), classes=tuple(classes), void=tuple(void),
-        image_root=image_root, levels=levels, profile=profile, shard_size=choose_shard_size(count),
-    )  # fmt: skip
-    sizes = np.array([a.shape for a in arrays], np.uint32)
-    dtype = max((a.dtype for a in arrays), key=lambda d: d.itemsize)
-    sources = tuple(f"{name}.npy" for name in names)
-    columns = Columns(names, splits, sources, images, tuple(f"npy:{a.dtype.str}" for a in arrays))
-    partial = partial_path(path)
-    create(partial, info, columns, sizes, dtype, tables=tables)
-    try:
-        for shard in range(-(-count // info.shard_size)):
-            part = arrays[shard * info.shard_size : (shard + 1) * info.shard_size]
-            records = [encode(a, levels=levels, profile=profile, tables=tables) for a in part]
-            write_shard(partial, shard, records, info.shard_size)
-        finish(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return open_store(path)
+        index = zarr.open_group(str(where), mode="r")
+        where /= name
+        array: Any = index[name]
+        return array[...]
+    except Exception as error:  # as in _attributes
+        raise StoreError(f"{where}: cannot be read ({error}). Run 'quadcodec validate'") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from .errors import QuadcodecError
 from .quadtree import LinearQuadtree
 from .record import check_record, decode_tree
-from .shard import EMPTY, read_shard_index, shard_path
-from .store import LabelStore, open_store
+from .seal import ATTRIBUTES, record_checksum
+from .shard import EMPTY, read_shard, read_shard_index, shard_path
+from .store import INDEX_CHUNK, LabelStore, load_store
 
 __all__ = ["Finding", "validate"]
 
-_FIX = "Convert the data set again"
+_FIX = "Run 'quadcodec repair', or convert the data set again"
+_CHECKSUM = "index/checksum"
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,53 @@ class Finding:
 def validate(path: str | Path, *, deep: bool = False) -> list[Finding]:
     """Return the faults of a store; an empty list means that none was found.
 
+    Every byte that means something is looked at: a flipped bit in any file, records and shards that changed
+    places, files that are missing or do not belong there.
+
     Parameters
     ----------
     path : the store.
     deep : decode every record too, and check that its tree is the one that its mask gives.
     """
+    path = Path(path)
     try:
-        store = open_store(path)
+        store, broken = load_store(path)
     except QuadcodecError as error:
-        return [_finding(str(path), error)]
-    return [*_check_index(store), *_check_shards(store, deep)]
+        where, _, _ = str(error).partition(": ")
+        return [_finding(where if where.startswith(str(path)) else str(path), error)]
+    findings = [Finding(f"{path}/{part}", "is not what was written: its checksum differs", _FIX) for part in broken]
+    findings.extend(_check_files(store))
+    if not {ATTRIBUTES, "labels"} & {*broken}:  # else sizes of shards and records may be anything
+        findings.extend(_check_index(store))
+        findings.extend(_check_shards(store, deep, sealed=_CHECKSUM not in broken))
+    return findings
 
 
 def _finding(where: str, error: QuadcodecError) -> Finding:
     """Return an error's message as a finding: 'where: what was found. What to do.'."""
     found, _, fix = str(error).removeprefix(f"{where}: ").partition(". ")
     return Finding(where, found, _FIX if not fix or "quadcodec validate" in fix else fix)
+
+
+def _check_files(store: LabelStore) -> Iterator[Finding]:
+    """Look for files and folders that are no part of the store."""
+    arrays = [Path("labels"), *(Path("index", name) for name in (*vars(store.columns), "size", "checksum"))]
+    files = {Path("zarr.json"), Path("index/zarr.json"), *(array / "zarr.json" for array in arrays)}
+    files |= {shard_path(Path(), shard) for shard in range(store.num_shards)}
+    chunks = -(-len(store) // INDEX_CHUNK)
+    files |= {Path("index", name, "c", str(i)) for name in (*vars(store.columns), "checksum") for i in range(chunks)}
+    files |= {Path("index/size/c", str(i), "0") for i in range(chunks)}
+    folders = {folder for file in files for folder in file.parents}
+    for folder, names, members in os.walk(store.path):
+        for name in sorted([*names, *members]):
+            place = Path(folder, name)
+            inner = place.relative_to(store.path)
+            if place.is_symlink():
+                yield Finding(str(place), "is a link, expected a file or folder of the store", "Put back what it names")
+            if inner not in (folders if name in names else files):
+                what = "folder" if name in names else "file"
+                yield Finding(str(place), f"is no part of this store: a foreign {what}", "Move it away")
+        names[:] = [name for name in names if Path(folder, name).relative_to(store.path) in folders]
 
 
 def _check_index(store: LabelStore) -> Iterator[Finding]:
@@ -63,51 +97,78 @@ def _check_index(store: LabelStore) -> Iterator[Finding]:
         yield Finding(f"{where}/size", f"image {image} has size {store.sizes[image].tolist()}", _FIX)
 
 
-def _check_shards(store: LabelStore, deep: bool) -> Iterator[Finding]:
+def _check_shards(store: LabelStore, deep: bool, sealed: bool) -> Iterator[Finding]:
     size = store.info.shard_size
-    count = -(-len(store) // size)
-    expected = {shard_path(store.path, shard) for shard in range(count)}
-    for stray in sorted({p for p in (store.path / "labels" / "c").rglob("*") if p.is_file()} - expected):
-        yield Finding(str(stray), "is no shard of this store", "Delete it if nothing else needs it")
-    for shard in range(count):
+    expected = np.zeros((store.num_shards, size), np.uint32)
+    expected.reshape(-1)[: len(store)] = store.checksums
+    homes = {row.tobytes(): shard for shard, row in enumerate(expected)}
+    for shard in range(store.num_shards):
         path = shard_path(store.path, shard)
         try:
-            index = read_shard_index(path, size)
+            yield from _check_layout(store, shard)
+            records = read_shard(path, size)
         except QuadcodecError as error:
             yield _finding(str(path), error)
             continue
-        images = min(size, len(store) - shard * size)
-        end = 0
-        for slot, (offset, nbytes) in enumerate(index.tolist()):
-            if offset == EMPTY:
-                continue
-            if slot >= images:
-                yield Finding(str(path), f"slot {slot} holds a record, but the store has no such image", _FIX)
-            elif offset != end:
-                yield Finding(str(path), f"record {slot} starts at byte {offset}, expected {end}", _FIX)
-            end = offset + nbytes
-        if path.stat().st_size != end + 16 * size + 4:
-            yield Finding(str(path), f"holds {path.stat().st_size} bytes, expected {end + 16 * size + 4}", _FIX)
-        for image in range(shard * size, shard * size + images):
-            yield from _check_record(store, image, deep)
+        found = np.array([0 if record is None else record_checksum(record) for record in records], np.uint32)
+        home = homes.get(found.tobytes(), shard)
+        if sealed and home != shard:
+            yield Finding(str(path), f"holds the records of shard {home}: shards changed places", _FIX)
+            continue
+        for slot in range(min(size, len(store) - shard * size)):
+            moved = sealed and found[slot] != expected[shard, slot]
+            yield from _check_record(store, shard * size + slot, records[slot], deep, moved)
 
 
-def _check_record(store: LabelStore, image: int, deep: bool) -> Iterator[Finding]:
+def _check_layout(store: LabelStore, shard: int) -> Iterator[Finding]:
+    """Look at the places of a shard's records: one after another from its first byte to its index."""
+    path, size = shard_path(store.path, shard), store.info.shard_size
+    end = 0
+    for slot, (offset, nbytes) in enumerate(read_shard_index(path, size).tolist()):
+        if offset == EMPTY:
+            continue
+        if shard * size + slot >= len(store):
+            yield Finding(str(path), f"slot {slot} holds a record, but the store has no such image", _FIX)
+        elif offset != end:
+            yield Finding(str(path), f"record {slot} starts at byte {offset}, expected {end}", _FIX)
+        end = offset + nbytes
+    if path.stat().st_size != end + 16 * size + 4:
+        yield Finding(str(path), f"holds {path.stat().st_size} bytes, expected {end + 16 * size + 4}", _FIX)
+
+
+def _check_record(store: LabelStore, image: int, record: bytes | None, deep: bool, moved: bool) -> Iterator[Finding]:
+    """Name the faults of a record; ``moved`` says that it is not the one that was written here."""
     where = f"{store.path}: record {image} {store.names[image]!r}"
-    try:
-        record = store.record(image)
-        header = check_record(record, tables=store.tables)
-        height, width = store.sizes[image].tolist()
-        if (header.height, header.width) != (height, width):
-            yield Finding(where, f"is {header.height} x {header.width}, the index says {height} x {width}", _FIX)
-        if header.bits > 8 * store.dtype.itemsize:
-            yield Finding(where, f"holds {header.bits}-bit ids, the labels array {store.dtype}", _FIX)
-        if header.levels != store.info.levels:
-            yield Finding(where, f"has {header.levels} levels, the store says {store.info.levels}", _FIX)
-        if deep:
-            tree = decode_tree(record, tables=store.tables)
-            canonical = LinearQuadtree.from_mask(tree.to_mask(), tree.levels)
-            if not np.array_equal(tree.nodes, canonical.nodes):
-                yield Finding(where, "its tree splits a uniform cell", _FIX)
-    except QuadcodecError as error:
-        yield _finding(where, error)
+    faults = []
+    if moved:
+        homes = np.flatnonzero(store.checksums == (0 if record is None else record_checksum(record)))
+        if len(homes):
+            home = int(homes[0])
+            yield Finding(where, f"is record {home} {store.names[home]!r}: records changed places", _FIX)
+            return
+    if record is not None:
+        try:
+            faults = list(_record_faults(store, image, record, deep))
+        except QuadcodecError as error:
+            yield _finding(where, error)
+            return
+    if moved and not faults:
+        faults = ["is left out, as zarr does with fill values" if record is None else "is not the one written here"]
+        faults[0] += f": its checksum is not that of {_CHECKSUM}"
+    yield from (Finding(where, fault, _FIX) for fault in faults)
+
+
+def _record_faults(store: LabelStore, image: int, record: bytes, deep: bool) -> Iterator[str]:
+    header = check_record(record, tables=store.tables)
+    height, width = store.sizes[image].tolist()
+    if (header.height, header.width) != (height, width):
+        yield f"is {header.height} x {header.width}, the index says {height} x {width}"
+    if header.bits > 8 * store.dtype.itemsize:
+        yield f"holds {header.bits}-bit ids, the labels array {store.dtype}"
+    if header.levels != store.info.levels:
+        yield f"has {header.levels} levels, the store says {store.info.levels}"
+    if deep:
+        tree = decode_tree(record, tables=store.tables)
+        canonical = LinearQuadtree.from_mask(tree.to_mask(), tree.levels)
+        if not np.array_equal(tree.nodes, canonical.nodes):
+            yield "its tree splits a uniform cell"

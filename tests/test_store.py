@@ -8,9 +8,10 @@ import pytest
 import zarr
 
 import quadcodec
+from quadcodec.build import write_shard
 from quadcodec.errors import CorruptRecordError, StoreError, UnsupportedVersionError
 from quadcodec.shard import pack_shard, shard_path
-from quadcodec.store import ClassInfo, partial_path, write_shard
+from quadcodec.store import ClassInfo, partial_path
 from quadcodec.zarr_codec import QuadtreeCodec
 
 from .conftest import blocks

@@ -1,0 +1,300 @@
+"""Building stores: shard by shard beside their place, moved there when complete (docs/format.md, section 5)."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import StoreError
+from .files import beside, exclusive, sync_folder, sync_tree, write_atomic
+from .info import COLUMNS, ClassInfo, Columns, StoreInfo
+from .pyramid import check_mask
+from .record import encode
+from .seal import ATTRIBUTES, attributes_checksum, record_checksum
+from .shard import choose_shard_size, pack_shard, read_shard, shard_path
+from .store import (
+    INDEX_CHUNK,
+    LabelStore,
+    array_checksums,
+    open_store,
+    partial_path,
+    store_attributes,
+    stored_plan,
+)
+from .tables import Tables
+from .zarr_codec import QuadtreeCodec
+
+__all__ = ["create", "finish", "is_label_store", "remove_store", "write", "write_shard"]
+
+_OURS = re.compile(
+    r"(labels/|index/(\w+/)?)?zarr\.(json|\w+\.partial|json\.partial)|labels/c/\d+/0/[^/]+|index/\w+/c/[^/]+(/0)?"
+)
+"""Files of a store whose description never got to the disk."""
+
+
+def create(
+    path: Path,
+    info: StoreInfo,
+    columns: Columns,
+    sizes: NDArray[np.uint32],
+    dtype: np.dtype[Any],
+    *,
+    tables: Tables | None = None,
+    replaces: bool = False,
+) -> None:
+    """Create a store without records: metadata and the list of images, not yet complete.
+
+    Parameters
+    ----------
+    path : a folder that does not exist or is empty.
+    sizes : (N, 2) height and width of each image.
+    dtype : uint8 or uint16.
+    tables : the store's own, for the small profile.
+    replaces : once complete, the store takes the place of an older one.
+
+    Raises
+    ------
+    StoreError : the disk refuses; nothing is left behind.
+    """
+    canvas = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
+    attributes = {**info.to_attributes(), "complete": False, "replaces": replaces}
+    try:
+        group = zarr.create_group(str(path), attributes={"quadcodec": attributes})
+        group.create_array(
+            "labels",
+            shape=(len(columns), *canvas),
+            dtype=dtype,
+            chunks=(1, *canvas),
+            shards=(info.shard_size, *canvas),
+            serializer=QuadtreeCodec(levels=info.levels, profile=info.profile, tables=tables),
+            filters=None,
+            compressors=None,
+            fill_value=min((v for v in info.void if v <= np.iinfo(dtype).max), default=0),
+            dimension_names=("image", "y", "x"),
+        )
+        index = group.create_group("index")
+        for column in COLUMNS:
+            _write_column(index, column, np.array(getattr(columns, column), dtype=np.dtypes.StringDType()))
+        _write_column(index, "size", sizes)
+        sync_tree(path)
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+        raise
+
+
+def _write_column(index: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    chunks = (max(1, min(len(values), INDEX_CHUNK)), *values.shape[1:])
+    dtype: Any = str if isinstance(values.dtype, np.dtypes.StringDType) else values.dtype
+    dims = ("image", "side")[: values.ndim]
+    array = index.create_array(
+        name, shape=values.shape, dtype=dtype, chunks=chunks, dimension_names=dims, overwrite=True
+    )
+    array[...] = values
+
+
+def write_shard(path: Path, shard: int, records: Sequence[bytes], shard_size: int) -> None:
+    """Write one shard of a store: one object, one atomic put; raise StoreError if the disk refuses."""
+    target = shard_path(path, shard)
+    try:
+        write_atomic(target, pack_shard(records, shard_size))
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+
+
+def finish(path: Path, target: Path) -> None:
+    """Seal a store with checksums, mark it complete and move it to its name, in place of an older one if begun so.
+
+    Whatever ends this early, ``target`` is the older store, nothing, or the whole new one; run again, it goes on.
+
+    Raises
+    ------
+    StoreError : a shard is missing or damaged, something else lies at ``target``, or the disk refuses.
+    """
+    old = replaced_path(target)
+    try:
+        attributes = dict(store_attributes(path))
+        replaces = attributes.pop("replaces", False)
+        info, columns, sizes = stored_plan(path)
+        missing = [s for s in range(-(-len(columns) // info.shard_size)) if not shard_path(path, s).exists()]
+        if missing:
+            raise StoreError(f"{path}: shards {missing} are missing. Convert again with --resume")
+        if target.exists() and not replaces:
+            raise StoreError(f"{target}: exists already. Move it away, then run again with --resume")
+        checksums = record_checksums(path, len(columns), info.shard_size)
+        _write_column(_index(path), "checksum", checksums)
+        attributes |= {"complete": True}
+        attributes["checksums"] = {
+            ATTRIBUTES: attributes_checksum(attributes), **array_checksums(path, columns, sizes, checksums)
+        }  # fmt: skip
+        document = json.loads((path / "zarr.json").read_bytes())
+        document["attributes"]["quadcodec"] = attributes
+        ready = path / "zarr.json.partial"
+        write_atomic(ready, json.dumps(document, indent=2).encode())
+        sync_tree(path, skip=path / "labels" / "c")  # shards are on disk already
+        # From here on there are only renames, so a full disk cannot leave the name without a store.
+        if target.exists():
+            if old.exists():
+                remove_store(old)
+            target.rename(old)
+        ready.replace(path / "zarr.json")
+        sync_folder(path)
+        path.rename(target)
+        sync_folder(target.parent)
+        clear_replaced(target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+
+
+def clear_replaced(target: Path) -> None:
+    """Delete the older store that a complete one at ``target`` has replaced, where a kill left it."""
+    old = replaced_path(target)
+    if old.exists():
+        remove_store(old)
+
+
+def restore_replaced(target: Path) -> None:
+    """Give an older store its name again, if a kill came just before the new one could take it."""
+    old = replaced_path(target)
+    if old.exists() and not target.exists():
+        old.rename(target)
+
+
+def replaced_path(target: Path) -> Path:
+    """Return where an older store lies while the new one takes its name."""
+    return beside(target, ".replaced")
+
+
+def record_checksums(path: Path, count: int, shard_size: int) -> NDArray[np.uint32]:
+    """Return the (N,) checksums of all records, 0 where zarr left a chunk out: one pass over the shards."""
+    checksums = np.zeros(count, np.uint32)
+    for shard in range(-(-count // shard_size)):
+        for slot, record in enumerate(read_shard(shard_path(path, shard), shard_size)):
+            if record is not None:
+                checksums[shard * shard_size + slot] = record_checksum(record)
+    return checksums
+
+
+def _index(path: Path) -> zarr.Group:
+    group = zarr.open_group(str(path), mode="r+")["index"]
+    if not isinstance(group, zarr.Group):
+        raise StoreError(f"{path}/index: is no group. Convert again with --overwrite")
+    return group
+
+
+def is_label_store(path: Path) -> bool:
+    """Whether a folder is a store of ours, complete or not, or the beginning of one that a kill cut off."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if path.name.endswith(".partial") and not ((path / "zarr.json").exists() and (path / "zarr.json").stat().st_size):
+        files = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
+        return all(_OURS.fullmatch(file) for file in files)
+    try:
+        return bool(store_attributes(path))
+    except StoreError:
+        return False
+
+
+def remove_store(path: Path) -> None:
+    """Delete a store, complete or not; refuse anything else with a StoreError."""
+    if not is_label_store(path):
+        raise StoreError(f"{path}: is not a label store, so it is not overwritten. Move it away or choose another name")
+    shutil.rmtree(path)
+
+
+def write(
+    path: str | Path,
+    masks: Sequence[ArrayLike],
+    *,
+    names: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
+    classes: Sequence[ClassInfo] | Mapping[int, str] = (),
+    void: Sequence[int] = (),
+    images: Sequence[str] | None = None,
+    image_root: str = "",
+    dataset: str = "arrays",
+    levels: int = 6,
+    profile: str = "fast",
+    tables: Tables | None = None,
+) -> LabelStore:
+    """Write masks that are in memory as a store, and open it.
+
+    Parameters
+    ----------
+    path : the store to make; nothing may exist there.
+    masks : N arrays (H, W), uint8 or uint16, of any sizes.
+    names, splits : one an image; by default '000000', .. and 'all'.
+    classes : what the ids mean: names by id, or `ClassInfo` for colours and training classes, too.
+    void : ids that are unlabelled.
+    images, image_root : photo of each mask ('' for none), relative to the root.
+    levels, profile, tables : as `quadcodec.encode`; the tables go into the store.
+
+    Raises
+    ------
+    StoreError : the target exists, or the disk refuses.
+    MaskError : a mask is no such array.
+    """
+    path = Path(path)
+    for taken in (path, partial_path(path)):
+        if taken.exists():
+            raise StoreError(f"{taken}: exists already. Choose another name or delete it")
+    arrays = [check_mask(mask) for mask in masks]
+    if not arrays:
+        raise StoreError(f"{path}: no masks to write, expected one at least")
+    count = len(arrays)
+    names = tuple(names) if names is not None else tuple(f"{i:06d}" for i in range(count))
+    splits = tuple(splits) if splits is not None else ("all",) * count
+    images = tuple(images) if images is not None else ("",) * count
+    if not len(names) == len(splits) == len(images) == count:
+        raise StoreError(
+            f"{path}: {count} masks, {len(names)} names, {len(splits)} splits, {len(images)} images; "
+            "expected the same number of each"
+        )
+    if len(set(zip(splits, names, strict=True))) != count:
+        raise StoreError(f"{path}: a name stands twice in a split, expected one name an image")
+    if isinstance(classes, Mapping):
+        classes = [ClassInfo(label, name) for label, name in sorted(classes.items())]
+    info = StoreInfo(
+        dataset=dataset, splits=tuple(dict.fromkeys(splits)), classes=tuple(classes), void=tuple(void),
+        image_root=image_root, levels=levels, profile=profile, shard_size=choose_shard_size(count),
+    )  # fmt: skip
+    sizes = np.array([a.shape for a in arrays], np.uint32)
+    dtype = max((a.dtype for a in arrays), key=lambda d: d.itemsize)
+    sources = tuple(f"{name}.npy" for name in names)
+    columns = Columns(names, splits, sources, images, tuple(f"npy:{a.dtype.str}" for a in arrays))
+    with exclusive(path):
+        _write_all(path, info, columns, sizes, dtype, arrays, tables)
+    return open_store(path)
+
+
+def _write_all(
+    path: Path,
+    info: StoreInfo,
+    columns: Columns,
+    sizes: NDArray[np.uint32],
+    dtype: np.dtype[Any],
+    arrays: Sequence[NDArray[Any]],
+    tables: Tables | None,
+) -> None:
+    partial = partial_path(path)
+    try:
+        create(partial, info, columns, sizes, dtype, tables=tables)
+        for shard in range(-(-len(arrays) // info.shard_size)):
+            part = arrays[shard * info.shard_size : (shard + 1) * info.shard_size]
+            records = [encode(a, levels=info.levels, profile=info.profile, tables=tables) for a in part]
+            write_shard(partial, shard, records, info.shard_size)
+        finish(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
