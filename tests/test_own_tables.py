@@ -95,9 +95,7 @@ def test_lost_wrong_and_damaged_tables_are_named(many, tmp_path):
     edit_configuration(target, lambda c: c.pop("tables"))
     with pytest.raises(StoreError, match="labels is not what was written"):
         quadcodec.open(target)
-    findings = validate(target)
-    assert "labels" in findings[0].where
-    assert any("000" in f.where and "none were given" in f.found for f in findings)
+    assert validate(target)[0].where.endswith("labels")
     with pytest.raises(FormatError, match="none were given"):
         zarr.open(str(target), mode="r")["labels"][0]
     edit_configuration(target, lambda c: c.update(tables=shipped().to_text()))
