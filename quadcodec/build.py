@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def create(
     canvas = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
     attributes = {**info.to_attributes(), "complete": False, "replaces": replaces}
     try:
-        group = zarr.create_group(str(path), attributes={"quadcodec": attributes})
+        group = zarr.create_group(str(path), attributes={"quadcodec": {"complete": False}})
         group.create_array(
             "labels",
             shape=(len(columns), *canvas),
@@ -85,11 +86,20 @@ def create(
             _write_column(index, column, np.array(getattr(columns, column), dtype=np.dtypes.StringDType()))
         _write_column(index, "size", sizes)
         sync_tree(path)
+        # Last, so that a description means that all the rest is there.
+        write_atomic(path / "zarr.json", _root_document(path, attributes))
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)
         if isinstance(error, OSError):
             raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
         raise
+
+
+def _root_document(path: Path, attributes: Mapping[str, Any]) -> bytes:
+    """Return a store's zarr.json with another description."""
+    document = json.loads((path / "zarr.json").read_bytes())
+    document["attributes"]["quadcodec"] = attributes
+    return json.dumps(document, indent=2).encode()
 
 
 def _write_column(index: zarr.Group, name: str, values: NDArray[Any]) -> None:
@@ -136,10 +146,8 @@ def finish(path: Path, target: Path) -> None:
         attributes["checksums"] = {
             ATTRIBUTES: attributes_checksum(attributes), **array_checksums(path, columns, sizes, checksums)
         }  # fmt: skip
-        document = json.loads((path / "zarr.json").read_bytes())
-        document["attributes"]["quadcodec"] = attributes
         ready = path / "zarr.json.partial"
-        write_atomic(ready, json.dumps(document, indent=2).encode())
+        write_atomic(ready, _root_document(path, attributes))
         sync_tree(path, skip=path / "labels" / "c")  # shards are on disk already
         # From here on there are only renames, so a full disk cannot leave the name without a store.
         if target.exists():
@@ -152,8 +160,8 @@ def finish(path: Path, target: Path) -> None:
         sync_folder(target.parent)
         clear_replaced(target)
     except OSError as error:
-        if old.exists() and not target.exists():
-            old.rename(target)
+        with suppress(OSError):
+            restore_replaced(target)
         raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
 
 
@@ -197,7 +205,9 @@ def is_label_store(path: Path) -> bool:
     """Whether a folder is a store of ours, complete or not, or the beginning of one that a kill cut off."""
     if path.is_symlink() or not path.is_dir():
         return False
-    if path.name.endswith(".partial") and not ((path / "zarr.json").exists() and (path / "zarr.json").stat().st_size):
+    if path.name.endswith((".partial", ".replaced")) and not (
+        (path / "zarr.json").exists() and (path / "zarr.json").stat().st_size
+    ):
         files = [file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()]
         return all(_OURS.fullmatch(file) for file in files)
     try:
@@ -210,6 +220,13 @@ def remove_store(path: Path) -> None:
     """Delete a store, complete or not; refuse anything else with a StoreError."""
     if not is_label_store(path):
         raise StoreError(f"{path}: is not a label store, so it is not overwritten. Move it away or choose another name")
+    # So that a kill in between leaves what is still ours to delete, and nothing that looks like work to go on with.
+    (path / "index" / "zarr.json").unlink(missing_ok=True)
+    for child in path.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name != "zarr.json":
+            child.unlink()
     shutil.rmtree(path)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
 from contextlib import contextmanager
@@ -330,12 +332,11 @@ def check_target(target: Path, *, overwrite: bool, resume: bool, held: bool = Fa
 
 
 def _is_begun(partial: Path) -> bool:
-    """Whether an earlier run got as far as its metadata; else nothing of it is worth keeping."""
+    """Whether an earlier run got as far as its description, which is written last and not half deleted."""
     try:
-        stored_plan(partial)
+        return "format_version" in store_attributes(partial) and (partial / "index" / "zarr.json").exists()
     except StoreError:
         return False
-    return True
 
 
 def _check_same_plan(plan: Plan, path: Path, skip_bad: bool) -> Plan:
@@ -473,5 +474,17 @@ def worker_pool(plan: Plan, workers: int) -> Iterator[Executor | None]:
         return
     encode(np.eye(2, dtype=plan.dtype), levels=plan.info.levels, profile=plan.info.profile)
     # Not forked: the parent may hold threads and locks of other libraries.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as executor:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as executor:
         yield executor
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when its parent was killed: it would wait for tasks for ever, or write what nobody expects."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -92,7 +92,8 @@ def exclusive(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with suppress(OSError):
+            lock.unlink()
         os.close(descriptor)
 
 

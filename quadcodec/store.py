@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ def load_store(path: Path) -> tuple[LabelStore, list[str]]:
     written = attributes.get("checksums")
     if not isinstance(written, Mapping):
         raise StoreError(f"{path}: its attributes are not those of a label store (no checksums). Convert again")
-    checksums = np.asarray(_column(path, "checksum"), np.uint32)
+    checksums = np.asarray(_columns(path, ["checksum"])["checksum"], np.uint32)
     try:
         labels: Any = zarr.open_group(str(path), mode="r")["labels"]
         count, dtype, fill_value = labels.shape[0], np.dtype(labels.dtype), int(labels.fill_value)
@@ -283,18 +283,21 @@ def stored_plan(path: Path) -> tuple[StoreInfo, Columns, NDArray[np.uint32]]:
     StoreError : they cannot be read, or are not those of a label store.
     """
     info = StoreInfo.from_attributes(store_attributes(path), str(path))
-    columns = Columns(**{c: tuple(str(v) for v in _column(path, c)) for c in COLUMNS})
-    if len({len(values) for values in vars(columns).values()}) != 1:
+    values = _columns(path, (*COLUMNS, "size"))
+    columns = Columns(**{name: tuple(str(v) for v in values[name]) for name in COLUMNS})
+    if len({len(column) for column in vars(columns).values()}) != 1:
         raise StoreError(f"{path}/index: its columns differ in length. Run 'quadcodec validate'")
-    return info, columns, np.asarray(_column(path, "size"), np.uint32)
+    return info, columns, np.asarray(values["size"], np.uint32)
 
 
-def _column(path: Path, name: str) -> Any:
-    where = path / "index"
+def _columns(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Return arrays of the index by name."""
+    where, values = path / "index", {}
     try:
-        index = zarr.open_group(str(where), mode="r")
-        where /= name
-        array: Any = index[name]
-        return array[...]
+        index: Any = zarr.open_group(str(where), mode="r")
+        for name in names:
+            where = path / "index" / name
+            values[name] = index[name][...]
     except Exception as error:  # as in _attributes
         raise StoreError(f"{where}: cannot be read ({error}). Run 'quadcodec validate'") from error
+    return values
