@@ -50,8 +50,8 @@ def cli() -> None:
     help="An id that is unlabelled, besides the manifest's; may be given again.",
 )  # fmt: skip
 @click.option("--levels", default=6, show_default=True, type=click.IntRange(2, 10), help="Levels of the quadtree.")
-@click.option("--profile", default="fast", show_default=True, type=click.Choice(["fast", "small"]),
-              help="fast for training; small for archives: a quarter to a half of the bytes.")  # fmt: skip
+@click.option("--profile", default="fast", show_default=True, type=click.Choice(["fast", "raw", "small"]),
+              help="fast for training; raw: twice the bytes, no zstd to undo; small for archives.")  # fmt: skip
 @click.option("--own-tables", is_flag=True,
               help="With --profile small: train the coder's tables on these masks; they go into DST.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one a core]")

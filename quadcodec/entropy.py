@@ -32,6 +32,16 @@ def compress(raw: bytes) -> tuple[int, bytes]:
     return (ZSTD, packed) if len(packed) < len(raw) else (STORED, raw)
 
 
+def raw_size(stage: int, stored: bytes) -> int:
+    """Return the length that the bytes of a section declare; raise CorruptRecordError if they declare none."""
+    if stage != ZSTD:
+        return len(stored)
+    try:
+        return zstandard.frame_content_size(stored)
+    except zstandard.ZstdError as error:
+        raise CorruptRecordError(f"zstd frame does not decode: {error}") from error
+
+
 def decompress(stage: int, stored: bytes, raw_size: int) -> bytes:
     """Return the ``raw_size`` bytes of a section; never allocate more than that.
 

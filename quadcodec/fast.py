@@ -1,10 +1,9 @@
-"""The fast profile: a linear quadtree as bytes, level by level, and back (docs/format.md, sections 2 to 4)."""
+"""The fast profile: a linear quadtree as bytes, coarse to fine, and back (docs/format.md, sections 2 to 4)."""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -13,55 +12,82 @@ from numpy.typing import NDArray
 from . import entropy
 from .errors import CorruptRecordError, FormatError, MaskError
 from .header import FAST, Header, read_header
-from .kernels import pack
+from .kernels import codes, pack, unpack
+from .kernels.unpack import COARSE, MULTI, Shape
 from .pyramid import COMPOSITE
 from .quadtree import LinearQuadtree
 
 __all__ = ["Layout", "decode", "encode", "read_layout"]
 
-_COUNTS = struct.Struct("<II")  # labels, pairs
-_SECTION = struct.Struct("<BII")  # entropy stage, stored bytes, crc32c of the stored bytes
 _CRC = struct.Struct("<I")
+_VARINT_BYTES = 5
 
 
-@dataclass(frozen=True)
-class Section:
-    """Describe one part of a record that can be read alone."""
+class Section(NamedTuple):
+    """Describe one part of a record that can be read alone, and is followed by its checksum unless empty."""
 
     stage: int
     offset: int
     nbytes: int
-    crc: int
+
+    @property
+    def end(self) -> int:
+        """Offset of what follows its checksum."""
+        return self.offset + self.nbytes + (_CRC.size if self.nbytes else 0)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Describe a record of this profile: the class tables, then one section a level, coarse to fine."""
+class Layout(NamedTuple):
+    """Describe a record of this profile: the coarse section with the class tables, then one section a level."""
 
     header: Header
     num_labels: int
     num_pairs: int
-    tables: Section
     sections: tuple[Section, ...]
-    """Indexed by level."""
+    """Coarse to fine; the last one is that of level 0."""
 
     @property
     def nbytes(self) -> int:
         """Length of the whole record."""
-        return self.sections[0].offset + self.sections[0].nbytes
+        return self.sections[-1].end
+
+    def needed(self, level: int) -> tuple[Section, ...]:
+        """Return the sections that `level` and all coarser ones are read from."""
+        return self.sections[: max(1, len(self.sections) - level)]
 
     @property
-    def symbol_dtype(self) -> np.dtype[Any]:
-        """Type of a symbol above level 0: the smallest that holds num_labels + num_pairs."""
-        return _smallest(self.num_labels + self.num_pairs)
+    def shape(self) -> Shape:
+        """What the kernels are told of the record."""
+        header = self.header
+        return Shape(
+            header.levels, header.height, header.width, self.num_labels, self.num_pairs, header.bits // 8,
+            _width(self.num_labels - 1), _width(self.num_labels + self.num_pairs),
+        )  # fmt: skip
 
 
-def _smallest(largest: int) -> np.dtype[Any]:
-    return np.dtype("<u1" if largest < 1 << 8 else "<u2" if largest < 1 << 16 else "<u4")
+def _width(largest: int) -> int:
+    """Return the bytes of a number: the smallest of 1, 2 and 4 that hold the largest one."""
+    return 1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4
 
 
-def encode(tree: LinearQuadtree) -> bytes:
+def encode(tree: LinearQuadtree, *, compress: bool = True) -> bytes:
     """Return the record of a tree whose image is at the origin of its canvas.
+
+    Without ``compress`` every section is stored as it is.
+
+    Raises
+    ------
+    MaskError : the tree splits a uniform cell.
+    """
+    num_labels, num_pairs, raws = pack_sections(tree)
+    header = Header(FAST, tree.levels, 8 * tree.mask_dtype.itemsize, tree.height, tree.width)
+    stored = [entropy.compress(raw) if compress else (entropy.STORED, raw) for raw in raws]
+    head = header.to_bytes() + _varint(num_labels) + _varint(num_pairs)
+    head += b"".join(_varint(2 * len(data) + stage) for stage, data in stored)
+    return b"".join((head, _checksum(head), *(data + _checksum(data) for _, data in stored if data)))
+
+
+def pack_sections(tree: LinearQuadtree) -> tuple[int, int, list[bytes]]:
+    """Return the numbers of labels and pairs of a tree and its sections before the entropy stage.
 
     Raises
     ------
@@ -79,42 +105,60 @@ def encode(tree: LinearQuadtree) -> bytes:
     for level in range(1, tree.levels):
         pairs.append(np.empty(tree.counts[level - 1] // 4, np.int64))
         pack.find_pairs(tree.level(level - 1), pairs[level - 1], index_of, pairs[level])
-        if (pairs[level] < pack.MULTI).any():
+        if (pairs[level] < MULTI).any():
             raise MaskError(f"tree: a composite of level {level} holds one class only. Merge it with tree.remap")
     table = _paired_by_symbol(tree, pairs)
-    symbol_dtype = _smallest(len(labels) + len(table))
-    pair_dtype = _smallest(len(labels) - 1)
+    index_type, symbol_type = (f"<u{_width(n)}" for n in (len(labels) - 1, len(labels) + len(table)))
 
-    halves = np.stack((table >> 32, table & 0xFFFFFFFF), axis=1).astype(pair_dtype)
-    raws = [labels.astype(tree.mask_dtype.newbyteorder("<")).tobytes() + halves.tobytes()]
-    symbols = np.empty(tree.counts[top], symbol_dtype)
+    halves = np.stack((table >> 32, table & 0xFFFFFFFF), axis=1).astype(index_type)
+    symbols = np.empty(tree.counts[top], np.uint32)
     pack.pack_symbols(tree.level(top), pairs[top], index_of, table, symbols)
-    raws.append(symbols.tobytes())
+    coarse = [labels.astype(tree.mask_dtype.newbyteorder("<")), halves, symbols.astype(symbol_type)]
+    sections = [coarse]
+    contexts = np.full(len(pairs[top]), codes.ALONE, np.uint8)
     for level in range(top - 1, -1, -1):
-        parents = pairs[level + 1]
-        multi = int(np.count_nonzero(parents == pack.MULTI))
-        symbols = np.empty(4 * multi, symbol_dtype if level else pair_dtype)
+        parents, parent_contexts = pairs[level + 1], contexts
+        multi = int(np.count_nonzero(parents == MULTI))
+        symbols = np.empty(4 * multi, np.uint32)
         single = len(parents) - multi
         packed = np.zeros(single if level else (single + 1) // 2, np.uint8)
-        pack.pack_children(tree.level(level), parents, pairs[level], index_of, table, level == 0, symbols, packed)
-        raws.append(symbols.tobytes() + packed.tobytes())
-    bits = 8 * tree.mask_dtype.itemsize
-    header = Header(FAST, tree.levels, bits, tree.height, tree.width).to_bytes()
-    header += _COUNTS.pack(len(labels), len(table))
-    stored = [entropy.compress(raw) for raw in raws]
-    header += b"".join(_SECTION.pack(stage, len(s), google_crc32c.value(s)) for stage, s in stored)
-    return header + _CRC.pack(google_crc32c.value(header)) + b"".join(s for _, s in stored)
+        if level == 0:
+            pack.pack_pixels(tree.level(0), parents, parent_contexts, index_of, symbols, packed)
+        else:
+            contexts = np.empty(len(pairs[level]), np.uint8)
+            pack.pack_children(
+                tree.level(level), parents, parent_contexts, pairs[level], index_of, table, symbols, packed, contexts
+            )
+        if level < COARSE:
+            sections.append([])
+        sections[-1] += [symbols.astype(symbol_type if level else index_type), packed]
+    return len(labels), len(table), [b"".join(part.tobytes() for part in section) for section in sections]
 
 
 def _paired_by_symbol(tree: LinearQuadtree, pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Return the sorted pairs that are written as a symbol: those whose parent has no pair to inherit."""
     named = [pairs[-1]]
     for level in range(tree.levels - 2, 0, -1):
-        parent_multi = np.repeat(pairs[level + 1] == pack.MULTI, 4)
+        parent_multi = np.repeat(pairs[level + 1] == MULTI, 4)
         named.append(pairs[level][parent_multi[tree.level(level) == COMPOSITE]])
     table = np.unique(np.concatenate(named))
-    pairs_only: NDArray[np.int64] = table[table != pack.MULTI]
+    pairs_only: NDArray[np.int64] = table[table != MULTI]
     return pairs_only
+
+
+def _varint(value: int) -> bytes:
+    """Return a number in groups of seven bits, the lowest first; all bytes but the last have their top bit set."""
+    groups = bytearray()
+    while value > 127:
+        groups.append(128 | value & 127)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def _checksum(data: bytes) -> bytes:
+    crc: bytes = _CRC.pack(google_crc32c.value(data))
+    return crc
 
 
 def read_layout(record: bytes) -> Layout:
@@ -126,35 +170,65 @@ def read_layout(record: bytes) -> Layout:
     CorruptRecordError : the bytes are no such record, or contradict their checksum.
     """
     header = read_header(record)
-    start = Header.NBYTES + _COUNTS.size
-    end = start + (header.levels + 1) * _SECTION.size
-    if len(record) < end + _CRC.size:
-        raise CorruptRecordError(f"record holds {len(record)} bytes, expected a header of {end + _CRC.size}")
-    if _CRC.unpack_from(record, end)[0] != google_crc32c.value(record[:end]):
+    numbers = []
+    at = Header.NBYTES
+    for _ in range(3 + min(COARSE, header.levels - 1)):
+        value = shift = 0
+        while True:
+            if at >= len(record) or shift == 7 * _VARINT_BYTES:
+                raise CorruptRecordError(f"record holds {len(record)} bytes, which end in its header or contradict it")
+            byte = record[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        numbers.append(value)
+    if record[at : at + _CRC.size] != _checksum(record[:at]):
         raise CorruptRecordError("header contradicts its checksum")
-    num_labels, num_pairs = _COUNTS.unpack_from(record, Header.NBYTES)
+    num_labels, num_pairs, *lengths = numbers
     most_pairs = min(num_labels * (num_labels - 1) // 2, header.canvas_pixels)
     if header.profile != FAST or not 1 <= num_labels <= 1 << header.bits or num_pairs > most_pairs:
         raise CorruptRecordError(f"header gives {num_labels} labels and {num_pairs} pairs, which no encoder writes")
     sections = []
-    offset = end + _CRC.size
-    for k in range(header.levels + 1):
-        stage, nbytes, crc = _SECTION.unpack_from(record, start + k * _SECTION.size)
-        sections.append(Section(stage, offset, nbytes, crc))
-        offset += nbytes
-    return Layout(header, num_labels, num_pairs, sections[0], tuple(reversed(sections[1:])))
+    at += _CRC.size
+    for length in lengths:
+        sections.append(Section(length & 1, at, length >> 1))
+        at = sections[-1].end
+    return Layout(header, num_labels, num_pairs, tuple(sections))
 
 
-def _read_section(record: bytes, section: Section, name: str, raw_size: int) -> bytes:
-    stored = record[section.offset : section.offset + section.nbytes]
-    if len(stored) != section.nbytes:
-        raise CorruptRecordError(f"{name}: record ends after {len(stored)} of {section.nbytes} bytes")
-    if google_crc32c.value(stored) != section.crc:
-        raise CorruptRecordError(f"{name} contradicts its checksum")
-    try:
-        return entropy.decompress(section.stage, stored, raw_size)
-    except FormatError as error:
-        raise CorruptRecordError(f"{name}: {error}") from error
+def read_sections(record: bytes, layout: Layout, level: int = 0) -> list[bytes]:
+    """Return the sections that ``level`` and coarser ones need, without their entropy stage.
+
+    Raises
+    ------
+    CorruptRecordError : a section is cut off, contradicts its checksum, or is longer than its levels can be.
+    """
+    header, shape = layout.header, layout.shape
+    raws = []
+    for k, section in enumerate(layout.needed(level)):
+        finest = len(layout.sections) - 1 - k
+        name = f"level {finest}" if k else "coarse levels"
+        stored = record[section.offset : section.offset + section.nbytes]
+        if len(record) < section.end:
+            raise CorruptRecordError(
+                f"{name}: record ends after {len(record) - section.offset} of {section.nbytes} bytes"
+            )
+        if section.nbytes and record[section.offset + section.nbytes : section.end] != _checksum(stored):
+            raise CorruptRecordError(f"{name} contradicts its checksum")
+        # No level has more nodes than cells, and a section but one level, or as many as are worth 4/3 of its finest.
+        most = 2 * shape.symbol_width * (header.canvas_pixels >> 2 * finest)
+        if k == 0:
+            most += shape.num_labels * shape.id_width + 2 * shape.num_pairs * shape.index_width
+        try:
+            size = entropy.raw_size(section.stage, stored)
+            if size > most:
+                raise CorruptRecordError(f"section declares {size} bytes, expected {most} at most")
+            raws.append(entropy.decompress(section.stage, stored, size))
+        except FormatError as error:
+            raise CorruptRecordError(f"{name}: {error}") from error
+    return raws
 
 
 def decode(record: bytes, *, level: int = 0) -> LinearQuadtree:
@@ -168,70 +242,24 @@ def decode(record: bytes, *, level: int = 0) -> LinearQuadtree:
     """
     layout = read_layout(record)
     header = layout.header
-    labels, pairs = _read_tables(record, layout)
-    rows, cols = header.grid
-    symbol_dtype, pixel_dtype = layout.symbol_dtype, _smallest(layout.num_labels - 1)
-
-    parts: list[NDArray[Any]] = []
-    kinds, border = np.empty(0, np.int32), np.empty((0, 3), np.int32)
-    for at in range(header.levels - 1, level - 1, -1):
-        top = at == header.levels - 1
-        parents = kinds
-        multi = int(np.count_nonzero(parents == pack.MULTI))
-        num_symbols = rows * cols if top else 4 * multi
-        single = len(parents) - multi
-        num_packed = single if at else (single + 1) // 2
-        dtype = symbol_dtype if at else pixel_dtype
-        raw = _read_section(record, layout.sections[at], f"level {at}", num_symbols * dtype.itemsize + num_packed)
-        symbols = np.frombuffer(raw, dtype, num_symbols)
-        packed = np.frombuffer(raw, np.uint8, num_packed, num_symbols * dtype.itemsize)
-        nodes = np.empty(rows * cols if top else 4 * len(parents), labels.dtype)
-        kinds = np.empty(len(nodes) if at else 0, np.int32)
-        if top:
-            above, border = border, np.empty((rows + cols, 3), np.int32)
-            status, c, b = pack.unpack_top(
-                symbols, cols, at, header.height, header.width, labels, len(pairs), nodes, kinds, border
-            )
-        else:
-            above, border = border, np.empty((4 * len(border), 3), np.int32)
-            status, c, b = pack.unpack_children(
-                symbols,
-                packed,
-                parents,
-                above,
-                at,
-                header.height,
-                header.width,
-                labels,
-                pairs,
-                nodes,
-                kinds,
-                border,
-            )
-        if status != pack.OK:
-            raise CorruptRecordError(f"level {at}: {_PROBLEMS[status]}")
-        kinds, border = kinds[:c], border[:b]
-        parts.append(nodes)
-    counts = (0,) * level + tuple(len(part) for part in reversed(parts))
-    return LinearQuadtree(np.concatenate(parts), counts, header.height, header.width)
+    raws = read_sections(record, layout, level)
+    ends = np.cumsum([len(raw) for raw in raws])
+    capacity = 4 * int(ends[-1]) + (0 if level else 4 * len(raws[-1]))
+    nodes = np.empty(capacity, np.int16 if header.bits == 8 else np.int32)
+    counts = np.zeros(header.levels, np.int64)
+    data = np.frombuffer(b"".join(raws), np.uint8)
+    status, where = unpack.unpack(data, ends, level, layout.shape, nodes, counts)
+    if status != unpack.OK:
+        name = f"level {where}" if where >= 0 else "class tables"
+        raise CorruptRecordError(f"{name}: {_PROBLEMS[status]}")
+    return LinearQuadtree(nodes[: counts.sum()], tuple(counts.tolist()), header.height, header.width)
 
 
 _PROBLEMS = {
-    pack.BAD_SYMBOL: "a symbol is larger than labels and pairs allow",
-    pack.BAD_TRITS: "a byte of four trits is larger than 80",
-    pack.BAD_BITS: "the unused bits of the last byte are not zero",
-    pack.BAD_OUTSIDE: "a cell outside the image is composite",
+    unpack.BAD_LENGTH: "the section has another length than its content",
+    unpack.BAD_PAIR: "a pair is not two label indices in rising order",
+    unpack.BAD_SYMBOL: "a symbol is larger than labels and pairs allow",
+    unpack.BAD_PLACE: "the place of a code is larger than 80",
+    unpack.BAD_BITS: "the unused bits of the last byte are not zero",
+    unpack.BAD_OUTSIDE: "a cell outside the image is composite",
 }
-
-
-def _read_tables(record: bytes, layout: Layout) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the class ids as node values and the (num_pairs, 2) label indices of each pair."""
-    mask_dtype = layout.header.mask_dtype
-    pair_dtype = _smallest(layout.num_labels - 1)
-    split = layout.num_labels * mask_dtype.itemsize
-    raw = _read_section(record, layout.tables, "class tables", split + 2 * layout.num_pairs * pair_dtype.itemsize)
-    labels = np.frombuffer(raw, mask_dtype.newbyteorder("<"), layout.num_labels)
-    pairs = np.frombuffer(raw, pair_dtype, 2 * layout.num_pairs, split).reshape(-1, 2)
-    if (pairs[:, 0] >= pairs[:, 1]).any() or (pairs >= layout.num_labels).any():
-        raise CorruptRecordError("class tables: a pair is not two label indices in rising order")
-    return labels.astype(np.int16 if layout.header.bits == 8 else np.int32), pairs

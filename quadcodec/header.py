@@ -16,8 +16,8 @@ __all__ = ["FAST", "FORMAT_VERSION", "MAX_PIXELS", "PROFILES", "SMALL", "Header"
 FORMAT_VERSION = 0
 MAGIC = b"QDTR"
 FAST, SMALL = 0, 1
-PROFILES = {"fast": FAST, "small": SMALL}
-"""Id of each profile by its name."""
+PROFILES = {"fast": FAST, "raw": FAST, "small": SMALL}
+"""Id of each profile by its name; 'raw' is fast without the entropy stage."""
 MAX_PIXELS = 2**32
 """Largest canvas of a record, in pixels."""
 

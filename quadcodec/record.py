@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import fast, small
 from .errors import CorruptRecordError, MaskError
-from .header import FORMAT_VERSION, MAX_PIXELS, PROFILES, SMALL, Header, read_header
+from .header import FAST, FORMAT_VERSION, MAX_PIXELS, PROFILES, SMALL, Header, read_header
 from .pyramid import MAX_LEVELS, MIN_LEVELS, check_mask
 from .quadtree import LinearQuadtree
 from .tables import Tables
@@ -17,6 +17,8 @@ from .tables import Tables
 __all__ = ["FORMAT_VERSION", "PROFILES", "check_record", "decode", "decode_tree", "encode", "encode_tree"]
 
 _SMALL_START = Header.NBYTES + 4  # the header and its checksum
+_OVERHEAD = 64
+"""Bytes by which a tree's record may be longer than the mask; noise is written in the small profile."""
 
 
 def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast", tables: Tables | None = None) -> bytes:
@@ -26,7 +28,8 @@ def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast", tables: T
     ----------
     mask : (H, W) uint8 or uint16 class ids.
     levels : 2 .. 10 quadtree levels.
-    profile : 'fast' to read trees and levels at speed, 'small' for a quarter to a half of the bytes.
+    profile : 'fast' to read trees and levels at speed; 'raw' for the same without zstd, twice as long and faster
+        still; 'small' for a quarter to a half of the bytes of 'fast'.
     tables : of the small profile: those of a store, which a reader needs too; None for those of the package.
 
     Raises
@@ -38,7 +41,7 @@ def encode(mask: ArrayLike, *, levels: int = 6, profile: str = "fast", tables: T
         raise ValueError(f"profile is {profile!r}, expected one of {sorted(PROFILES)}")
     if PROFILES[profile] == SMALL:
         return _encode_small(check_mask(mask), levels, tables)
-    return encode_tree(LinearQuadtree.from_mask(mask, levels))
+    return encode_tree(LinearQuadtree.from_mask(mask, levels), profile=profile)
 
 
 def encode_tree(tree: LinearQuadtree, *, profile: str = "fast", tables: Tables | None = None) -> bytes:
@@ -54,10 +57,13 @@ def encode_tree(tree: LinearQuadtree, *, profile: str = "fast", tables: Tables |
         raise MaskError(
             f"tree: the image is at {tree.origin} of its canvas, a record needs (0, 0). Rebuild it from its mask"
         )
-    if profile != "fast":
+    if PROFILES.get(profile) != FAST:
         return encode(tree.to_mask(), levels=tree.levels, profile=profile, tables=tables)
-    _check_canvas(Header(PROFILES[profile], tree.levels, 8, tree.height, tree.width))
-    return fast.encode(tree)
+    _check_canvas(Header(FAST, tree.levels, 8, tree.height, tree.width))
+    record = fast.encode(tree, compress=profile == "fast")
+    if len(record) > tree.height * tree.width * tree.mask_dtype.itemsize + _OVERHEAD:
+        return min(record, _encode_small(tree.to_mask(), tree.levels, None), key=len)
+    return record
 
 
 def _encode_small(mask: NDArray[Any], levels: int, tables: Tables | None) -> bytes:

@@ -1,9 +1,12 @@
 """A slow codec in plain Python, written from docs/format.md and from nothing else."""
 
+import re
 import struct
+from pathlib import Path
 
 import zstandard
 
+PAGE = Path(__file__).parents[1] / "docs" / "format.md"
 COMPOSITE, OUTSIDE = -1, -2
 CHILDREN = ((0, 0), (0, 1), (1, 0), (1, 1))
 
@@ -47,22 +50,60 @@ def numbers(data, width):
     return [int.from_bytes(data[i : i + width], "little") for i in range(0, len(data), width)]
 
 
+def read_orders():
+    """Section 4: return the orders of codes by their two states, from the page itself."""
+    block = re.search(r"```\n(\(0, 0\).*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    parts = re.findall(r"\((\d), (\d)\)\n([0-9a-f\n]+)", block.group(1))
+    return {(int(a), int(b)): list(bytes.fromhex(text)) for a, b, text in parts}
+
+
+ORDERS = read_orders()
+
+
+def read_varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+
+
 def read_sections(record):
-    """Sections 2 and 3: return (levels, bits, height, width, K, P, stored sections)."""
-    magic, version, profile, levels, bits, height, width, num_labels, num_pairs = struct.unpack_from("<4s4B4I", record)
+    """Sections 2 and 3: return (levels, bits, height, width, K, P, raw sections)."""
+    magic, version, profile, levels, bits, height, width = struct.unpack_from("<4s4B2I", record)
     assert (magic, version, profile) == (b"QDTR", 0, 0)
-    end = 24 + 9 * (levels + 1)
-    assert struct.unpack_from("<I", record, end)[0] == crc32c(record[:end])
-    at = end + 4
+    numbers, at = [], 16
+    for _ in range(2 + min(3, levels - 1) + 1):
+        value, at = read_varint(record, at)
+        numbers.append(value)
+    assert struct.unpack_from("<I", record, at)[0] == crc32c(record[:at])
+    at += 4
+    assert at <= 50
     sections = []
-    for i in range(levels + 1):
-        stage, length, crc = struct.unpack_from("<BII", record, 24 + 9 * i)
+    for number in numbers[2:]:
+        length, stage = number // 2, number % 2
         stored = record[at : at + length]
-        assert crc == crc32c(stored)
-        sections.append(zstandard.ZstdDecompressor().decompress(stored) if stage == 1 else stored)
         at += length
+        if length:
+            assert struct.unpack_from("<I", record, at)[0] == crc32c(stored)
+            at += 4
+        sections.append(zstandard.ZstdDecompressor().decompress(stored) if stage == 1 else stored)
     assert at == len(record)
-    return levels, bits, height, width, num_labels, num_pairs, sections
+    return levels, bits, height, width, *numbers[:2], sections
+
+
+class Bytes:
+    """Bytes that are read from the front."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def take(self, count, width=1):
+        part, self.data = self.data[: count * width], self.data[count * width :]
+        assert len(part) == count * width
+        return numbers(part, width)
 
 
 def decode(record):
@@ -70,62 +111,92 @@ def decode(record):
     levels, bits, height, width, num_labels, num_pairs, sections = read_sections(record)
     id_width, index_width = bits // 8, smallest(num_labels - 1)
     symbol_width = smallest(num_labels + num_pairs)
-    labels = numbers(sections[0][: num_labels * id_width], id_width)
-    flat = numbers(sections[0][num_labels * id_width :], index_width)
+    streams = [Bytes(section) for section in sections]
+    labels = streams[0].take(num_labels, id_width)
+    flat = streams[0].take(2 * num_pairs, index_width)
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
-    assert len(pairs) == num_pairs
     assert pairs == sorted(set(pairs))
 
-    def node(symbol):
-        if symbol < num_labels:
-            return labels[symbol], None
-        return COMPOSITE, (pairs[symbol - num_labels] if symbol < num_labels + num_pairs else "multi")
-
     size = 1 << (levels - 1)
-    cols = -(-width // size)
-    symbols = numbers(sections[1], symbol_width)
-    assert len(symbols) == -(-height // size) * cols
-    cells = [(i // cols, i % cols, *node(symbol)) for i, symbol in enumerate(symbols)]
-    nodes = {levels - 1: [value for _, _, value, _ in cells]}
+    rows, cols = -(-height // size), -(-width // size)
+    groups = [[symbol] for symbol in streams[0].take(rows * cols, symbol_width)]
+    places = [[divmod(i, cols)] for i in range(rows * cols)]
+    kinds, nodes, composites = [None] * len(groups), {}, []
     mask = [[None] * width for _ in range(height)]
-    paint(mask, cells, levels - 1)
-    for level in range(levels - 2, -1, -1):
-        parents = [(y, x, kind) for y, x, value, kind in cells if value == COMPOSITE]
-        cells = read_level(
-            sections[levels - level], parents, level, node, labels, symbol_width if level else index_width
-        )
-        cells = [
-            (y, x, OUTSIDE, None) if y << level >= height or x << level >= width else (y, x, value, kind)
-            for y, x, value, kind in cells
-        ]
-        nodes[level] = [value for _, _, value, _ in cells]
+    for level in range(levels - 1, -1, -1):
+        if level < levels - 1:
+            stream = streams[max(0, min(3, levels - 1) - level)]
+            groups = read_level(stream, composites, level, symbol_width if level else index_width)
+            places = [[(2 * y + dy, 2 * x + dx) for dy, dx in CHILDREN] for y, x, *_ in composites]
+            kinds = [kind for _, _, kind, *_ in composites]
+        cells, composites = [], []
+        for group, kind, place in zip(groups, kinds, places, strict=True):
+            for j, (symbol, (y, x)) in enumerate(zip(group, place, strict=True)):
+                if symbol == COMPOSITE:
+                    child_kind = kind
+                elif symbol >= num_labels:
+                    child_kind = pairs[symbol - num_labels] if symbol < num_labels + num_pairs else "multi"
+                else:
+                    child_kind = None
+                value = COMPOSITE if child_kind else labels[symbol]
+                if y << level >= height or x << level >= width:
+                    assert value != COMPOSITE
+                    value = OUTSIDE
+                cells.append((y, x, value))
+                if value == COMPOSITE:
+                    composites.append((y, x, child_kind, j if len(group) == 4 else 0, group))
+        nodes[level] = [value for _, _, value in cells]
         paint(mask, cells, level)
+    assert not any(stream.data for stream in streams)
     return nodes, mask
 
 
-def read_level(section, parents, level, node, labels, width):
-    multi = sum(kind == "multi" for _, _, kind in parents)
-    symbols = iter(numbers(section[: 4 * multi * width], width))
-    packed = list(section[4 * multi * width :])
+def read_level(stream, composites, level, width):
+    """Return the four children of each composite: label indices, symbols, or COMPOSITE of the same pair."""
+    multi = sum(kind == "multi" for _, _, kind, *_ in composites)
+    symbols = iter(stream.take(4 * multi, width))
+    single = len(composites) - multi
+    packed = stream.take(single if level else (single + 1) // 2)
     if level == 0:
         packed = [half for byte in packed for half in (byte & 15, byte >> 4)]
+        assert not any(packed[single:])
     items = iter(packed)
-    cells = []
-    for y, x, kind in parents:
-        item = None if kind == "multi" else next(items)
-        for dy, dx in CHILDREN:
-            if kind == "multi":
-                value, child = node(next(symbols))
-            else:
-                digit, item = (item & 1, item >> 1) if level == 0 else (item % 3, item // 3)
-                value, child = (COMPOSITE, kind) if digit == 2 else (labels[kind[digit]], None)
-            cells.append((2 * y + dy, 2 * x + dx, value, child))
-    return cells
+    groups = []
+    for _, _, kind, own, siblings in composites:
+        if kind == "multi":
+            groups.append([next(symbols) for _ in range(4)])
+            continue
+        a, b = 2, 2
+        if len(siblings) == 4:
+            a, b = (kind.index(siblings[own ^ k]) if siblings[own ^ k] in kind else 2 for k in (1, 2))
+        digits = digits_at(next(items), own, a, b, level)
+        groups.append([COMPOSITE if digit == 2 else kind[digit] for digit in digits])
+    return groups
+
+
+def digits_at(place, own, a, b, level):
+    """Codes and places, steps 1 to 5, backwards."""
+    exchange = a == 1 or (a == 2 and b == 1)
+    other = {0: 1, 1: 0, 2: 2}
+    if exchange:
+        a, b = other[a], other[b]
+    mirror = a == 2 and b == 0
+    if mirror:
+        a, b = b, a
+    order = ORDERS[a, b]
+    if level == 0:
+        order = [code for code in order if all(code // 3**j % 3 < 2 for j in range(4))]
+    e = [order[place] // 3**j % 3 for j in range(4)]
+    if mirror:
+        e[1], e[2] = e[2], e[1]
+    if exchange:
+        e = [other[digit] for digit in e]
+    return [e[j ^ own] for j in range(4)]
 
 
 def paint(mask, cells, level):
     size = 1 << level
-    for y, x, value, _ in cells:
+    for y, x, value in cells:
         if value < 0:
             continue
         for row in mask[y * size : (y + 1) * size]:

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadcodec import LinearQuadtree, TPyramid, decode, decode_tree, encode, encode_tree
+from quadcodec import LinearQuadtree, TPyramid, decode, decode_tree, encode, encode_tree, fast
 from quadcodec.errors import CorruptRecordError, MaskError, UnsupportedVersionError
 from quadcodec.fast import read_layout
+from quadcodec.kernels import codes
 from quadcodec.record import check_record
 from quadcodec.scenes import street_labels
 
@@ -14,14 +15,14 @@ from .strategies import levels, masks
 
 
 @settings(deadline=None)
-@given(masks(), levels)
-def test_record_gives_the_mask_back(mask, count):
-    record = encode(mask, levels=count)
+@given(masks(), levels, st.booleans())
+def test_record_gives_the_mask_back(mask, count, compress):
+    tree = LinearQuadtree.from_mask(mask, count)
+    record = fast.encode(tree, compress=compress)
     out = decode(record)
     np.testing.assert_array_equal(out, mask)
     assert out.dtype == mask.dtype
     assert read_layout(record).nbytes == len(record)
-    tree = LinearQuadtree.from_mask(mask, count)
     np.testing.assert_array_equal(decode_tree(record).nodes, tree.nodes)
     assert decode_tree(record).counts == tree.counts
 
@@ -50,26 +51,35 @@ def test_a_small_record_is_smaller():
 @settings(deadline=None, max_examples=60)
 @given(masks(24), levels)
 def test_the_oracle_written_from_the_format_page_reads_it(mask, count):
-    nodes, pixels = oracle.decode(encode(mask, levels=count))
-    assert pixels == mask.tolist()
     tree = LinearQuadtree.from_mask(mask, count)
+    nodes, pixels = oracle.decode(fast.encode(tree))
+    assert pixels == mask.tolist()
     assert {level: tree.level(level).tolist() for level in range(count)} == nodes
 
 
 @settings(deadline=None)
 @given(masks(), levels, st.data())
 def test_a_level_needs_only_its_prefix(mask, count, data):
-    record = encode(mask, levels=count)
+    record = fast.encode(LinearQuadtree.from_mask(mask, count))
     level = data.draw(st.integers(0, count - 1))
-    section = read_layout(record).sections[level]
-    prefix = record[: section.offset + section.nbytes]
+    section = read_layout(record).needed(level)[-1]
+    prefix = record[: section.end]
     expected = TPyramid.from_mask(mask, count).level(level) if level else mask
     out = decode(prefix, level=level)
     np.testing.assert_array_equal(out, expected)
     assert out.dtype == expected.dtype
     if section.nbytes:
-        with pytest.raises(CorruptRecordError, match=f"level {level}: record ends"):
+        with pytest.raises(CorruptRecordError, match="record ends"):
             decode(prefix[:-1], level=level)
+
+
+@pytest.mark.parametrize("count", range(2, 11))
+def test_the_first_fifty_bytes_say_where_the_sections_lie(count):
+    mask = np.kron(np.random.default_rng(0).integers(0, 2, (300, 300)), np.ones((7, 7), int)).astype(np.uint8)
+    record = fast.encode(LinearQuadtree.from_mask(mask, count))
+    layout = read_layout(record[:50])
+    assert len(layout.sections) == 1 + min(3, count - 1)
+    assert layout.nbytes == len(record)
 
 
 def test_a_region_of_a_record():
@@ -81,15 +91,47 @@ def test_a_region_of_a_record():
 def test_ids_of_sixteen_bits_and_many_pairs():
     rng = np.random.default_rng(0)
     mask = np.kron(rng.permutation(65536).reshape(256, 256), np.ones((2, 3), int)).astype(np.uint16)
-    header = read_layout(encode(mask))
-    assert header.num_labels == 65536
-    assert header.symbol_dtype.itemsize == 4
-    np.testing.assert_array_equal(decode(encode(mask)), mask)
+    record = encode(mask)
+    layout = read_layout(record)
+    assert layout.num_labels == 65536
+    assert layout.shape.symbol_width == 4
+    np.testing.assert_array_equal(decode(record), mask)
 
 
-def test_noise_expands_little():
-    mask = np.random.default_rng(0).integers(0, 256, (512, 512), np.uint8, endpoint=False)
-    assert len(encode(mask)) <= 1.02 * mask.size + 1024
+@pytest.mark.parametrize("profile", ["fast", "raw", "small"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (5, 7), (33, 31), (100, 64), (512, 512)])
+@pytest.mark.parametrize("ids", [2, 300, 65536])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_noise_expands_little(dtype, ids, shape, profile):
+    mask = np.random.default_rng(0).integers(0, min(ids, 1 + np.iinfo(dtype).max), shape).astype(dtype)
+    record = encode(mask, profile=profile)
+    np.testing.assert_array_equal(decode(record), mask)
+    assert len(record) <= 1.02 * mask.nbytes + 64
+
+
+def test_a_tree_that_is_longer_than_its_mask_is_written_small():
+    mask = np.random.default_rng(0).integers(0, 60000, (40, 50)).astype(np.uint16)
+    tree = LinearQuadtree.from_mask(mask)
+    assert len(fast.encode(tree)) > mask.nbytes
+    assert encode_tree(tree) == encode(mask) == encode(mask, profile="small")
+    np.testing.assert_array_equal(decode(encode(mask), level=2), tree.to_level(2))
+
+
+def test_raw_is_fast_without_the_entropy_stage():
+    mask = street_labels(0, (256, 512))
+    raw = encode(mask, profile="raw")
+    assert raw == encode_tree(LinearQuadtree.from_mask(mask), profile="raw")
+    assert {section.stage for section in read_layout(raw).sections} == {0}
+    assert {section.stage for section in read_layout(encode(mask)).sections} == {1}
+    np.testing.assert_array_equal(decode(raw), mask)
+
+
+def test_orders_list_every_code_once():
+    for context in range(codes.NUM_CONTEXTS):
+        assert sorted(codes.CODE_AT[context]) == list(range(81))
+        assert sorted(codes.BITS_AT[context]) == list(range(16))
+        for place in range(81):
+            assert codes.PLACE_OF[context, codes.CODE_AT[context, place]] == place
 
 
 def test_what_a_record_does_not_hold_is_refused():

@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
@@ -8,7 +9,9 @@ import zarr
 import quadcodec
 from quadcodec.build import create, finish, write_shard
 from quadcodec.errors import CorruptRecordError, StoreError
+from quadcodec.fast import read_layout
 from quadcodec.info import COLUMNS, ClassInfo, Columns, Problem, StoreInfo
+from quadcodec.kernels import codes
 from quadcodec.shard import pack_shard, shard_path
 from quadcodec.validate import validate
 
@@ -268,23 +271,15 @@ def test_a_tree_that_splits_a_uniform_cell(tmp_path):
     wasteful = quadcodec.LinearQuadtree(nodes, tree.counts, 2, 2)
     store = quadcodec.write(tmp_path / "small.zarr", [tree.to_mask()], levels=2)
     # An encoder of ours cannot write it: the pair of one class stands for a pair of two.
-    record = quadcodec.encode_tree(tree)
-    hostile = bytearray(record)
+    record = quadcodec.encode_tree(tree, profile="raw")
     assert quadcodec.decode_tree(record).nodes.tolist() == tree.nodes.tolist()
-    section = len(record) - 1
-    hostile[section] = 0
-    from quadcodec.fast import _SECTION, read_layout
-
-    header = read_layout(record)
-    assert header.sections[0].nbytes == 1
-    import google_crc32c
-
-    at = 24 + 9 * 2
-    hostile[at : at + 9] = _SECTION.pack(0, 1, google_crc32c.value(bytes(1)))
-    end = 24 + 9 * 3
-    hostile[end : end + 4] = google_crc32c.value(bytes(hostile[:end])).to_bytes(4, "little")
-    assert quadcodec.decode_tree(bytes(hostile)).nodes.tolist() == wasteful.nodes.tolist()
-    shard_path(store.path, 0).write_bytes(pack_shard([bytes(hostile)], 64))
+    pixels = read_layout(record).sections[1]
+    assert pixels.nbytes == 1
+    uniform = int(codes.PLACE_OF_BITS[codes.ALONE, 0])
+    stored = bytes([uniform])
+    hostile = record[: pixels.offset] + stored + google_crc32c.value(stored).to_bytes(4, "little")
+    assert quadcodec.decode_tree(hostile).nodes.tolist() == wasteful.nodes.tolist()
+    shard_path(store.path, 0).write_bytes(pack_shard([hostile], 64))
     (line,) = found(store)
     assert "record 0 '000000': is not the one written here" in line
     (line,) = found(store, deep=True)
