@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3
-from qgn.sparse.frontier import Labels, Sites, child_nodes, root_nodes, select_sites
+from qgn.sparse.frontier import Labels, child_nodes, root_nodes
 from qgn.sparse.propagation import RULES
+from qgn.sparse.sites import Sites, select_sites
 
 from .prediction import LevelPrediction, QuadtreePrediction
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qgn.sparse.frontier import COMPOSITE_CHANNEL, Nodes, Sites
+from qgn.sparse.frontier import COMPOSITE_CHANNEL, Nodes
+from qgn.sparse.sites import Sites
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .frontier import Sites
+from .gemm import matmul
+from .sites import Sites
 
 
 class _PairsConv(torch.autograd.Function):
@@ -27,11 +28,11 @@ class _PairsConv(torch.autograd.Function):
     def forward(ctx: Any, x_ni: Tensor, weight_9io: Tensor, sites: Sites) -> Tensor:
         ctx.save_for_backward(x_ni, weight_9io)
         ctx.sites = sites
-        y_no = x_ni @ weight_9io[4]
+        y_no = matmul(x_ni, weight_9io[4])
         for k, (site_p, near_p) in enumerate(sites.pairs):
             if len(site_p):
-                y_no.index_add_(0, site_p, x_ni.index_select(0, near_p) @ weight_9io[k])
-                y_no.index_add_(0, near_p, x_ni.index_select(0, site_p) @ weight_9io[8 - k])
+                y_no.index_add_(0, site_p, matmul(x_ni.index_select(0, near_p), weight_9io[k]))
+                y_no.index_add_(0, near_p, matmul(x_ni.index_select(0, site_p), weight_9io[8 - k]))
         return y_no
 
     @staticmethod
@@ -39,19 +40,19 @@ class _PairsConv(torch.autograd.Function):
     def backward(ctx: Any, dy_no: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_ni, weight_9io = ctx.saved_tensors
         wants_x, wants_weight, _ = ctx.needs_input_grad
-        dx_ni = dy_no @ weight_9io[4].T if wants_x else None
+        dx_ni = matmul(dy_no, weight_9io[4].T) if wants_x else None
         dw_9io = torch.zeros_like(weight_9io) if wants_weight else None
         if dw_9io is not None:
-            torch.mm(x_ni.T, dy_no, out=dw_9io[4])
+            dw_9io[4] = matmul(x_ni.T, dy_no)
         for k, (site_p, near_p) in enumerate(ctx.sites.pairs):
             if not len(site_p):
                 continue
             for place, to_p, from_p in ((k, site_p, near_p), (8 - k, near_p, site_p)):
                 dy_po = dy_no.index_select(0, to_p)
                 if dx_ni is not None:
-                    dx_ni.index_add_(0, from_p, dy_po @ weight_9io[place].T)
+                    dx_ni.index_add_(0, from_p, matmul(dy_po, weight_9io[place].T))
                 if dw_9io is not None:
-                    torch.mm(x_ni.index_select(0, from_p).T, dy_po, out=dw_9io[place])
+                    dw_9io[place] = matmul(x_ni.index_select(0, from_p).T, dy_po)
         return dx_ni, dw_9io, None
 
 

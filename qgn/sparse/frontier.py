@@ -6,18 +6,18 @@ label's own nodes of a level are therefore its targets. Under the other schemes 
 its place in the label tree, and a cell below a leaf of that tree inherits the leaf's class: the T-pyramid
 query of Eq. 5, without a raster.
 
-Shapes: n visited nodes of a level, m active ones, p pairs of neighbours; 9 cells of a 3x3 neighbourhood in
-row-major order, so that 4 is the cell itself; 4 children of a cell.
+Shapes: n visited nodes of a level, m active ones; 4 children of a cell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from .sites import Sites
 
 COMPOSITE_CHANNEL = 0
 """Channel of the composite class in logits and targets; class c is channel c + 1."""
@@ -79,35 +79,6 @@ class Nodes:
         return row_n // rows, row_n % rows, self.cell_n % cols
 
 
-@dataclass(frozen=True)
-class Sites:
-    """The active cells of one level and their neighbours among themselves.
-
-    Attributes
-    ----------
-    node_m
-        (m,) int64, ascending: index of each site among the visited nodes of its level.
-    nbr_9m
-        (9, m) int64: the site in each of the nine places, -1 where that cell is not active. Symmetric:
-        nbr_9m[k, i] = j exactly where nbr_9m[8 - k, j] = i.
-    """
-
-    node_m: Tensor
-    nbr_9m: Tensor
-
-    def __len__(self) -> int:
-        return self.node_m.shape[0]
-
-    @cached_property
-    def pairs(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Pairs (site_p, neighbour_p) in places 0 to 3. Those in place 8 - k are the pairs of k, swapped."""
-        pairs = []
-        for nbr_m in self.nbr_9m[:4]:
-            site_p = (nbr_m >= 0).nonzero().squeeze(1)
-            pairs.append((site_p, nbr_m[site_p]))
-        return tuple(pairs)
-
-
 def root_nodes(
     grid: tuple[int, int, int],
     level: int,
@@ -147,31 +118,6 @@ def root_nodes(
     return Nodes(level, grid, cell_n, labels.level(level).long(), None if follow_truth else cell_n)
 
 
-def select_sites(nodes: Nodes, active_n: Tensor, parents: Sites | None) -> Sites:
-    """Return the active ones of a level's nodes, with their neighbour table.
-
-    The table follows from the parents' one: a neighbour of a child is a sibling of it, or a child of a
-    neighbour of its parent. No hashing, no sorting, no dense map.
-
-    Parameters
-    ----------
-    nodes
-        The visited nodes of the level.
-    active_n
-        (n,) bool.
-    parents
-        The sites whose children the nodes are; None at the coarsest level, whose nodes are the full grid.
-    """
-    node_m = active_n.nonzero().squeeze(1)
-    site_n = torch.where(active_n, active_n.cumsum(0) - 1, -1)
-    if parents is None:
-        near_9m, inside_9m = _grid_neighbours(nodes.shape, node_m)
-    else:
-        near_9m, inside_9m = _child_neighbours(parents, node_m)
-    nbr_9m = torch.where(inside_9m, site_n[near_9m.clamp(0, max(len(nodes) - 1, 0))], -1)
-    return Sites(node_m, nbr_9m)
-
-
 def child_nodes(nodes: Nodes, sites: Sites, labels: Labels | None) -> Nodes:
     """Return the four children of every site, in site order.
 
@@ -184,7 +130,7 @@ def child_nodes(nodes: Nodes, sites: Sites, labels: Labels | None) -> Nodes:
         `follow_truth` was promised to `root_nodes` and the sites are not the label tree's composites.
     """
     batch, rows, cols = nodes.shape
-    cell_m = nodes.cell_n[sites.node_m]
+    cell_m = sites.cell_m
     child_4 = torch.arange(4, device=cell_m.device)
     corner_4 = child_4 // 2 * (2 * cols) + child_4 % 2
     # Row r and column x become 2r and 2x in a grid of twice the columns.
@@ -222,33 +168,3 @@ def _outside(nodes: Nodes, boxes_b4: Tensor) -> Tensor:
     side = 2**nodes.level
     above_or_left_n = ((y_n + 1) * side <= top_n) | ((x_n + 1) * side <= left_n)
     return above_or_left_n | (y_n * side >= bottom_n) | (x_n * side >= right_n)
-
-
-def _offsets(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return y and x of the nine places, each (9,) in -1..1."""
-    place_9 = torch.arange(9, device=device)
-    return place_9 // 3 - 1, place_9 % 3 - 1
-
-
-def _grid_neighbours(shape: tuple[int, int, int], node_m: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nodes around nodes of a full row-major grid, and whether they lie in the same image."""
-    _, rows, cols = shape
-    offset_y, offset_x = _offsets(node_m.device)
-    y_9m = node_m // cols % rows + offset_y[:, None]
-    x_9m = node_m % cols + offset_x[:, None]
-    near_9m = node_m + (offset_y * cols + offset_x)[:, None]
-    return near_9m, (y_9m >= 0) & (y_9m < rows) & (x_9m >= 0) & (x_9m < cols)
-
-
-def _child_neighbours(parents: Sites, node_m: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nodes around children of `parents`, and whether they were visited at all."""
-    offset_y, offset_x = _offsets(node_m.device)
-    child_4 = torch.arange(4, device=node_m.device)
-    y_94 = child_4 // 2 + offset_y[:, None]
-    x_94 = child_4 % 2 + offset_x[:, None]
-    # -1..2 in units of cells: the parent's place is the floored half, the place within it the rest.
-    parent_place_94 = 3 * ((y_94 >> 1) + 1) + (x_94 >> 1) + 1
-    child_94 = 2 * (y_94 & 1) + (x_94 & 1)
-    parent_m, own_m = node_m // 4, node_m % 4
-    parent_9m = parents.nbr_9m.flatten()[parent_place_94[:, own_m] * len(parents) + parent_m]
-    return 4 * parent_9m + child_94[:, own_m], parent_9m >= 0

@@ -1,14 +1,19 @@
 """The frontier against brute force, and the submanifold convolution against a masked dense one."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
 from qgn.data.batch import LabelBatch
 from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3, subm_conv3x3
-from qgn.sparse.frontier import IGNORE_INDEX, Sites, child_nodes, root_nodes, select_sites
+from qgn.sparse.frontier import IGNORE_INDEX, child_nodes, root_nodes
 from qgn.sparse.propagation import RULES
+from qgn.sparse.sites import pairs_on_device, select_sites, tables_on_device
 from quadcodec.pyramid import COMPOSITE, OUTSIDE
 
 from .helpers import VOID, blobs, plain_tree
@@ -31,12 +36,24 @@ def cells_of(nodes, index):
     return list(zip(*(part[index].tolist() for part in nodes.positions()), strict=True))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.0])
-def test_neighbour_tables_equal_brute_force(share):
-    for nodes, sites in random_descent(share):
-        if sites is None:
+descents = st.fixed_dictionaries(
+    {
+        "share": st.sampled_from([0.0, 0.05, 0.3, 0.5, 0.8, 1.0]),
+        "seed": st.integers(0, 2**32),
+        "grid": st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)),
+    }
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(descents)
+def test_neighbour_tables_equal_brute_force(descent):
+    parents = None
+    for nodes, sites in random_descent(**descent):
+        if sites is None or nodes.level < 2:
             break
         cells = cells_of(nodes, sites.node_m)
+        assert list(zip(*(part.tolist() for part in sites.positions()), strict=True)) == cells
         where = {cell: site for site, cell in enumerate(cells)}
         for k in range(9):
             dy, dx = k // 3 - 1, k % 3 - 1
@@ -45,6 +62,31 @@ def test_neighbour_tables_equal_brute_force(share):
         for k, (site_p, near_p) in enumerate(sites.pairs):
             present = [(i, j) for i, j in enumerate(sites.nbr_9m[k].tolist()) if j >= 0]
             assert list(zip(site_p.tolist(), near_p.tolist(), strict=True)) == present
+        parents = sites
+    assert parents is not None
+
+
+@settings(max_examples=25, deadline=None)
+@given(descents)
+def test_the_device_path_makes_the_same_structure(descent):
+    parents = None
+    for nodes, sites in random_descent(**descent):
+        if sites is None:
+            break
+        active_n = torch.zeros(len(nodes), dtype=torch.bool).index_fill(0, sites.node_m, True)
+        for made, expected in zip(
+            (*tables_on_device(nodes.shape, active_n, parents), *itertools.chain(*pairs_on_device(sites))),
+            (sites.node_m, sites.nbr_9m, *itertools.chain(*sites.pairs)),
+            strict=True,
+        ):
+            assert made.dtype == expected.dtype
+            assert torch.equal(made, expected)
+        parents = sites
+
+
+def test_structure_is_made_once():
+    *_, (_, sites), _ = random_descent(0.5)
+    assert sites.pairs is sites.pairs
 
 
 def test_children_stand_in_site_order_inside_their_parent():
@@ -177,7 +219,8 @@ def test_convolution_runs_in_the_autocast_type():
 
 
 def test_convolution_of_no_site_has_a_zero_gradient():
-    sites = Sites(torch.empty(0, dtype=torch.int64), torch.empty(9, 0, dtype=torch.int64))
+    nodes = root_nodes((1, 2, 2), 5)
+    sites = select_sites(nodes, torch.zeros(4, dtype=torch.bool), None)
     layer = SubMConv3x3(4, 6)
     y = layer(torch.empty(0, 4), sites)
     y.sum().backward()
