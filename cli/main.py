@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from .errors import run
+from .report import report
 from .tables import stats_table, summary_text
 from .view import view
 
@@ -185,4 +186,5 @@ def export(store: Path, folder: Path) -> None:
     click.echo(f"{folder}: {count} masks")
 
 
+cli.add_command(report)
 cli.add_command(view)
