@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from .diff import diff
 from .errors import run
 from .report import report
 from .tables import stats_table, summary_text
@@ -186,5 +187,6 @@ def export(store: Path, folder: Path) -> None:
     click.echo(f"{folder}: {count} masks")
 
 
+cli.add_command(diff)
 cli.add_command(report)
 cli.add_command(view)
