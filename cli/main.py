@@ -10,8 +10,11 @@ from pathlib import Path
 
 import click
 
+from .diff import diff
 from .errors import run
+from .report import report
 from .tables import stats_table, summary_text
+from .view import view
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
@@ -184,18 +187,6 @@ def export(store: Path, folder: Path) -> None:
     click.echo(f"{folder}: {count} masks")
 
 
-@cli.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("image")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG to write.")
-@click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")
-def view(store: Path, image: str, output: Path, overwrite: bool) -> None:
-    """Draw the levels of IMAGE (its name or number) side by side, as Tables 8 and 9 of the paper."""
-    from quadcodec.render import render_levels, write_picture
-    from quadcodec.store import open_store
-
-    opened = open_store(store)
-    index = opened.find(image)
-    picture = render_levels(opened.quadtree(index), opened.palette, opened.info.void)
-    write_picture(output, picture, overwrite=overwrite)
-    click.echo(f"{output}: levels {opened.info.levels - 1}..0 of {opened.names[index]}")
+cli.add_command(diff)
+cli.add_command(report)
+cli.add_command(view)

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quadcodec.diff import ImageDiff, Summary
+    from quadcodec.info import ClassInfo
     from quadcodec.stats import StatsRow
+
+_MOST_CHANGES = 3
 
 
 def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -56,3 +60,34 @@ def summary_text(values: dict[str, Any]) -> str:
     if values["train_classes"]:
         lines.append(("classes", f"{len(values['train_classes'])}: " + ", ".join(values["train_classes"])))
     return f"{values['path']}\n" + align([[f"  {key}", value] for key, value in lines], left=2)
+
+
+def diff_line(found: ImageDiff, classes: Sequence[ClassInfo]) -> str:
+    """Return how one image differs."""
+    where = f"{found.split}/{found.name}"
+    if found.size_b is None:
+        return f"{where}: only in A"
+    if found.size_a is None:
+        return f"{where}: only in B"
+    if found.pixels is None:
+        a, b = (" x ".join(str(v) for v in size) for size in (found.size_a, found.size_b))
+        return f"{where}: {a} pixels in A, {b} in B"
+    names = {c.id: c.name for c in classes}
+    changes = [f"{names.get(a, a)} -> {names.get(b, b)} {n}" for (a, b), n in found.changes.items()]
+    if len(changes) > _MOST_CHANGES:
+        changes[_MOST_CHANGES:] = [f"{len(changes) - _MOST_CHANGES} more"]
+    return f"{where}: {found.pixels} pixels differ ({100 * (found.share or 0):.3f} %): {', '.join(changes)}"
+
+
+def diff_summary(summary: Summary) -> str:
+    """Return what two stores differ in, in one line."""
+    parts = {
+        "equal": summary.equal,
+        "only in A": summary.only_a,
+        "only in B": summary.only_b,
+        "of another size": summary.other_size,
+        "with other pixels": summary.other_pixels,
+    }
+    text = ", ".join(f"{count} {what}" for what, count in parts.items() if count or what == "equal")
+    share = 100 * summary.differing_pixels / summary.compared_pixels if summary.compared_pixels else 0.0
+    return f"images: {text}; {summary.differing_pixels} of {summary.compared_pixels} pixels differ ({share:.4f} %)"

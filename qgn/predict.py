@@ -23,7 +23,7 @@ from qgn.models.prediction import QuadtreePrediction
 from qgn.models.qgn import QGN, STRIDE
 from quadcodec.build import is_label_store, remove_store
 from quadcodec.masks import write_mask
-from quadcodec.pyramid import COMPOSITE, MAX_LEVELS
+from quadcodec.pyramid import COMPOSITE
 from quadcodec.quadtree import LinearQuadtree
 from quadcodec.render import draw_tree, overlay, write_picture
 from quadcodec.store import ClassInfo, partial_path
@@ -96,15 +96,11 @@ def predicted_tree(grown: LinearQuadtree) -> LinearQuadtree:
     return LinearQuadtree.from_mask(grown.to_mask(), grown.levels)
 
 
-def tree_picture(photo: NDArray[np.uint8], tree: LinearQuadtree) -> NDArray[np.uint8]:
-    """Draw a grown tree over its photo, enlarged by a power of two where its cells would hide the photo."""
-    zoom = 0
-    while tree.width << zoom < PICTURE_WIDTH and tree.levels + zoom < MAX_LEVELS:
-        zoom += 1
-    # The same nodes as cells of higher levels: each 2**zoom times as large.
-    height, width = tree.height << zoom, tree.width << zoom
-    larger = LinearQuadtree(tree.nodes, (0,) * zoom + tree.counts, height, width)
-    return draw_tree(np.asarray(Image.fromarray(photo).resize((width, height))), larger)
+def tree_picture(photo: NDArray[np.uint8], tree: LinearQuadtree, palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw a grown tree over its photo, enlarged to about PICTURE_WIDTH where it is smaller."""
+    zoom = max(1, round(PICTURE_WIDTH / tree.width))
+    size = (zoom * tree.width, zoom * tree.height)
+    return draw_tree(np.asarray(Image.fromarray(photo).resize(size)), tree, palette, zoom=zoom)
 
 
 def find_photos(paths: Sequence[str | Path], out: str | Path | None = None) -> list[Path]:
@@ -207,7 +203,9 @@ def predict_files(
         write_picture(
             out / f"{photo_file.stem}{OVERLAY}", overlay(photo, prediction.classes, palette), overwrite=overwrite
         )
-        write_picture(out / f"{photo_file.stem}{TREE}", tree_picture(photo, prediction.grown), overwrite=overwrite)
+        write_picture(
+            out / f"{photo_file.stem}{TREE}", tree_picture(photo, prediction.grown, palette), overwrite=overwrite
+        )
         written.append(labels)
         if store is not None:
             masks.append(mask)

@@ -120,7 +120,7 @@ def test_a_wheel_holds_the_packages_and_claims_no_other_name(wheel):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"quadcodec", "quadcodec_cli", "qgn"}
     folders = {"quadcodec": "quadcodec", "qgn": "qgn", "quadcodec_cli": "cli", "quadcodec/manifests": "data_manifests"}
     for package, folder in folders.items():
-        files = [p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".toml", ".bin")]
+        files = [p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".toml", ".bin", ".html")]
         assert {f"{package}/{p.relative_to(ROOT / folder).as_posix()}" for p in files} <= set(names)
     assert {"quadcodec/kernels/tree.py", "quadcodec/manifests/cityscapes.toml"} <= set(names)
 
@@ -128,7 +128,7 @@ def test_a_wheel_holds_the_packages_and_claims_no_other_name(wheel):
 def test_the_commands_of_a_wheel_run(run_installed):
     start = "from quadcodec_cli.main import main; main()"
     text = run_installed(start, "--help")
-    assert {"convert", "export", "info", "stats", "validate", "view"} <= set(text.split())
+    assert {"convert", "export", "info", "report", "stats", "validate", "view"} <= set(text.split())
     assert run_installed(start, "--version").split()[-1] == version("quadcodec")
 
 

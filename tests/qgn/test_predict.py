@@ -115,7 +115,8 @@ def test_the_predicted_tree_merges_cells_of_one_class():
     grown = LinearQuadtree(nodes, (0, 0, 0, 4, 4, 1), 32, 32)
     tree, photo = predicted_tree(grown), np.zeros((32, 32, 3), np.uint8)
     assert tree.nodes.tolist() == [1]
-    assert not np.array_equal(tree_picture(photo, grown), tree_picture(photo, tree))
+    palette = np.full((2, 3), 90, np.uint8)
+    assert not np.array_equal(tree_picture(photo, grown, palette), tree_picture(photo, tree, palette))
 
 
 def test_predictions_are_not_overwritten_unawares(folder, predictor, tmp_path):
