@@ -10,8 +10,10 @@ from pathlib import Path
 
 import click
 
+from .datasets import datasets
 from .errors import run
-from .tables import stats_table, summary_text
+from .stats import stats
+from .tables import summary_text
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
@@ -112,27 +114,6 @@ def convert(
 
 
 @cli.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--format", "layout", default="auto", show_default=True, metavar="NAME", help="Of folders, as in convert."
-)
-@JSON
-def stats(paths: tuple[Path, ...], layout: str, as_json: bool) -> None:
-    """Print the sparsity of stores or folders of masks (Table 5 of the paper).
-
-    Without PATHS: of the only *.zarr here. Published figures stand below ours where the paper has them.
-    """
-    from quadcodec.stats import find_stores, stats
-
-    if not paths:
-        paths = tuple(find_stores())
-        if len(paths) != 1:
-            raise click.UsageError(f"found {len(paths)} stores (*.zarr) here, expected one: name the PATHS to look at.")
-    rows = [row for path in paths for row in stats(path, layout=layout)]
-    click.echo(json.dumps({"rows": [row.to_json() for row in rows]}) if as_json else stats_table(rows))
-
-
-@cli.command()
 @click.argument("store", type=click.Path(path_type=Path))
 @JSON
 def info(store: Path, as_json: bool) -> None:
@@ -194,3 +175,7 @@ def view(store: Path, image: str, output: Path, overwrite: bool) -> None:
     picture = render_levels(opened.quadtree(index), opened.palette, opened.info.void)
     write_picture(output, picture, overwrite=overwrite)
     click.echo(f"{output}: levels {opened.info.levels - 1}..0 of {opened.names[index]}")
+
+
+cli.add_command(datasets)
+cli.add_command(stats)

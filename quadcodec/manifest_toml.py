@@ -168,7 +168,7 @@ class TomlTable:
         """Return a table, empty if it is missing."""
         return self._inner(key, self.take(key, dict, "a table", {}))
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         return list(self._values)
 
     def by_id(self) -> list[tuple[int, str]]:
@@ -281,7 +281,7 @@ def _numbers(layout: TomlTable, splits: tuple[Split, ...]) -> dict[str, tuple[in
     """Return split -> (first, last) of a layout whose splits are ranges of numbers."""
     table = layout.table("numbers")
     numbers = {}
-    for name in table.keys():
+    for name in table.names():
         _check_split(table, name, name, splits)
         values = table.items(name, int, "whole numbers")
         if len(values) != 2 or not 0 <= values[0] <= values[1]:
@@ -335,7 +335,7 @@ def _colors(top: TomlTable, labels: Mapping[int, str], color_masks: bool) -> dic
 def _published(top: TomlTable, splits: tuple[Split, ...]) -> dict[str, dict[str, float | None]]:
     published = {}
     table = top.table("published")
-    for name in table.keys():
+    for name in table.names():
         _check_split(table, name, name, splits)
         row = table.table(name)
         published[name] = {key: row.take(key, float, "a percentage with a point", None) for key in _ROW_KEYS}
@@ -348,7 +348,7 @@ def _published(top: TomlTable, splits: tuple[Split, ...]) -> dict[str, dict[str,
 
 def _training(top: TomlTable) -> Training | None:
     table = top.table("training")
-    if not table.keys():
+    if not table.names():
         return None
     edges = table.items("short_edges", int, "sizes in pixels")
     training = Training(
