@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from .datasets import datasets
+from .dry_run import dry_run as look
 from .errors import run
 from .stats import stats
 from .tables import summary_text
@@ -44,7 +45,7 @@ def cli() -> None:
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, cityscapes, ade20k, camvid, folder, or a manifest of your own (TOML).",
+    help="auto, a name that 'quadcodec datasets' lists, or a manifest of your own (TOML).",
 )
 @click.option("--split", "splits", multiple=True, help="Take this split only; may be given again.  [default: all]")
 @click.option(
@@ -64,7 +65,7 @@ def cli() -> None:
     show_default=True,
     help="Masks that cannot be read: stop, or leave out.",
 )
-@click.option("--dry-run", is_flag=True, help="Look at everything, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Read everything, list all problems, write nothing.")
 @JSON
 def convert(
     src: Path, dst: Path, layout: str, splits: tuple[str, ...], void: tuple[int, ...], levels: int, profile: str,
@@ -78,39 +79,38 @@ def convert(
     """
     from tqdm import tqdm
 
-    from quadcodec.convert import check_target, convert, plan_conversion, planned, worker_pool
+    from quadcodec.convert import check_target, convert, plan_conversion, worker_pool
 
     if overwrite and resume:
         raise click.UsageError("--overwrite begins anew, --resume continues: choose one of them.")
     skip = on_error == "skip"
     check_target(dst, overwrite=overwrite, resume=resume)
+    if dry_run:
+        look(src, layout, splits, void, workers, as_json)
+        return
     plan = plan_conversion(
         src, layout=layout, splits=splits or None, void=void, levels=levels, profile=profile, skip_bad=skip
     )
-    if dry_run:
-        report = planned(plan, dst)
-    else:
-        with ExitStack() as stack:
-            bar = stack.enter_context(tqdm(total=len(plan.columns), desc="convert", unit="mask", disable=None))
-            executor = stack.enter_context(worker_pool(plan, workers or len(os.sched_getaffinity(0))))
-            report = convert(
-                plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, executor=executor, progress=bar.update
-            )
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(plan.columns), desc="convert", unit="mask", disable=None))
+        executor = stack.enter_context(worker_pool(plan, workers or len(os.sched_getaffinity(0))))
+        report = convert(
+            plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, executor=executor, progress=bar.update
+        )
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
     for problem in report.skipped:
         click.echo(f"skipped: {problem.message}", err=True)
     splits_text = ", ".join(f"{name} {count}" for name, count in report.splits.items())
-    click.echo(f"{report.path}: {report.dataset}, {splits_text}" + (" (dry run: nothing written)" if dry_run else ""))
+    click.echo(f"{report.path}: {report.dataset}, {splits_text}")
     if report.without_photo:
         click.echo(f"{report.without_photo} masks have no photo; they serve statistics, not training.")
-    if not dry_run:
-        bits = 8 * report.stored_bytes / report.pixels
-        click.echo(
-            f"{report.source_bytes / 1e6:.1f} MB of mask files -> {report.stored_bytes / 1e6:.1f} MB of records, "
-            f"{bits:.4f} bits a pixel"
-        )
+    bits = 8 * report.stored_bytes / report.pixels
+    click.echo(
+        f"{report.source_bytes / 1e6:.1f} MB of mask files -> {report.stored_bytes / 1e6:.1f} MB of records, "
+        f"{bits:.4f} bits a pixel"
+    )
 
 
 @cli.command()

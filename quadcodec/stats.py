@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import StoreError
 from .manifest import Manifest, detect_manifest, find_masks, load_manifest
+from .parallel import choose_workers
 from .quadtree import LinearQuadtree
 from .store import LabelStore, open_store
 from .tally import FolderTask, LabelSpaces, ShardTask, Tally, count_tree, tally
@@ -183,7 +183,7 @@ def _store_rows(
     train = ignored | {c.id: 0 if c.train_id is None else c.train_id + 1 for c in store.classes}
     spaces = _spaces(str(store.path), classes, store.info.train_classes, train)
     tasks = (_shard_task(store, shard, spaces) for shard in range(-(-len(store) // store.info.shard_size)))
-    total = tally(tasks, _workers(workers, len(store) >= _MANY_IMAGES), progress)
+    total = tally(tasks, choose_workers(workers, much=len(store) >= _MANY_IMAGES), progress)
     names = {"raw": {c.id: c.name for c in store.classes}, "train": _train_names(store.info.train_classes)}
     rows = []
     for split, space in itertools.product(store.info.splits, classes):
@@ -211,7 +211,7 @@ def _folder_rows(
     spaces = _spaces(str(path), classes, manifest.class_names, train)
     parts = (sources[start : start + _FOLDER_TASK] for start in range(0, len(sources), _FOLDER_TASK))
     tasks = (FolderTask(path, part, manifest.mask_colors, spaces) for part in parts)
-    total = tally(tasks, _workers(workers, len(sources) >= _MANY_FILES), progress)
+    total = tally(tasks, choose_workers(workers, much=len(sources) >= _MANY_FILES), progress)
     names = {"raw": manifest.labels, "train": _train_names(manifest.class_names)}
     return [
         _row(
@@ -220,10 +220,6 @@ def _folder_rows(
         )
         for split, space in itertools.product(dict.fromkeys(source.split for source in sources), classes)
     ]  # fmt: skip
-
-
-def _workers(asked: int | None, much: bool) -> int:
-    return asked if asked is not None else len(os.sched_getaffinity(0)) if much else 1
 
 
 def _spaces(where: str, classes: Sequence[str], train_classes: Sequence[str], train: Mapping[int, int]) -> LabelSpaces:

@@ -6,22 +6,19 @@ grow with the number of images.
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError, MaskError, StoreError
+from .errors import FormatError, MaskError
 from .kernels.leaves import count_leaves
 from .manifest import Source
 from .masks import read_mask
+from .parallel import Task, run_tasks
 from .quadtree import LinearQuadtree
 from .record import decode_tree
 from .shard import EMPTY, read_range, read_shard_index, shard_path
@@ -128,13 +125,6 @@ def count_tree(tree: LinearQuadtree) -> tuple[NDArray[np.int64], NDArray[np.int6
     return leaves, by_id[: int(np.flatnonzero(by_id)[-1]) + 1]
 
 
-class Task(Protocol):
-    """Count some images; sent to a worker process, hence small."""
-
-    def run(self) -> dict[Key, Tally]:
-        """Return the tally of each split and label space."""
-
-
 @dataclass(frozen=True, eq=False)
 class ShardTask:
     """Count the images of one shard of a store.
@@ -227,7 +217,7 @@ def _add(
 
 
 def tally(
-    tasks: Iterable[Task], workers: int = 1, progress: Callable[[int], object] = lambda _: None
+    tasks: Iterable[Task[dict[Key, Tally]]], workers: int = 1, progress: Callable[[int], object] = lambda _: None
 ) -> dict[Key, Tally]:
     """Run tasks, in this process or on some workers, and return the tally of each split and label space.
 
@@ -240,35 +230,9 @@ def tally(
     StoreError, FormatError, MaskError : as the tasks.
     """
     total: dict[Key, Tally] = {}
-    for result in _results(tasks, workers):
+    for result in run_tasks(tasks, workers):
         first_space = next(iter(result))[1]
         progress(sum(part.images for (_, space), part in result.items() if space == first_space))
         for key, part in result.items():
             total[key] = part if key not in total else total[key] + part
     return total
-
-
-def _results(tasks: Iterable[Task], workers: int) -> Iterator[dict[Key, Tally]]:
-    """Yield the results in order, with a bounded number of tasks under way."""
-    if workers == 1:
-        yield from (task.run() for task in tasks)
-        return
-    queue = iter(tasks)
-    # Not forked: the parent may hold threads and locks of other libraries.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting: deque[Future[dict[Key, Tally]]] = deque()
-        try:
-            while True:
-                room = 2 * workers - len(waiting)
-                waiting.extend(pool.submit(_run, task) for task in itertools.islice(queue, room))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        except BrokenExecutor as error:
-            raise StoreError("a worker process died, perhaps for lack of memory. Run again with --workers 1") from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _run(task: Task) -> dict[Key, Tally]:
-    return task.run()

@@ -61,13 +61,6 @@ def test_convert_json(cityscapes, tmp_path):
     assert report["stored_bytes"] > 0
 
 
-def test_dry_run_writes_nothing(cityscapes, tmp_path):
-    code, out, _ = invoke("convert", cityscapes, tmp_path / "out.zarr", "--dry-run")
-    assert code == 0
-    assert "nothing written" in out
-    assert not (tmp_path / "out.zarr").exists()
-
-
 def test_void_is_named_by_the_user(tmp_path):
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "masks" / "a.png")
