@@ -10,10 +10,13 @@ from pathlib import Path
 
 import click
 
+from .datasets import datasets
 from .diff import diff
+from .dry_run import dry_run as look
 from .errors import run
 from .report import report
-from .tables import stats_table, summary_text
+from .stats import stats
+from .tables import summary_text
 from .view import view
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -45,7 +48,7 @@ def cli() -> None:
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="auto, cityscapes, ade20k, camvid, folder, or a manifest of your own (TOML).",
+    help="auto, a name that 'quadcodec datasets' lists, or a manifest of your own (TOML).",
 )
 @click.option("--split", "splits", multiple=True, help="Take this split only; may be given again.  [default: all]")
 @click.option(
@@ -67,7 +70,7 @@ def cli() -> None:
     show_default=True,
     help="Masks that cannot be read: stop, or leave out.",
 )
-@click.option("--dry-run", is_flag=True, help="Look at everything, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Read everything, list all problems, write nothing.")
 @JSON
 def convert(
     src: Path, dst: Path, layout: str, splits: tuple[str, ...], void: tuple[int, ...], levels: int, profile: str,
@@ -81,7 +84,7 @@ def convert(
     """
     from tqdm import tqdm
 
-    from quadcodec.convert import check_target, convert, plan_conversion, planned, worker_pool
+    from quadcodec.convert import check_target, convert, plan_conversion, worker_pool
 
     if overwrite and resume:
         raise click.UsageError("--overwrite begins anew, --resume continues: choose one of them.")
@@ -89,55 +92,33 @@ def convert(
         raise click.UsageError("--own-tables needs --profile small: the other profile has no tables.")
     skip = on_error == "skip"
     check_target(dst, overwrite=overwrite, resume=resume)
+    if dry_run:
+        look(src, layout, splits, void, workers, as_json)
+        return
     plan = plan_conversion(
         src, layout=layout, splits=splits or None, void=void, levels=levels, profile=profile,
         own_tables=own_tables, skip_bad=skip,
     )  # fmt: skip
-    if dry_run:
-        report = planned(plan, dst)
-    else:
-        with ExitStack() as stack:
-            bar = stack.enter_context(tqdm(total=len(plan.columns), desc="convert", unit="mask", disable=None))
-            executor = stack.enter_context(worker_pool(plan, workers or len(os.sched_getaffinity(0))))
-            report = convert(
-                plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, executor=executor, progress=bar.update
-            )
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=len(plan.columns), desc="convert", unit="mask", disable=None))
+        executor = stack.enter_context(worker_pool(plan, workers or len(os.sched_getaffinity(0))))
+        report = convert(
+            plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, executor=executor, progress=bar.update
+        )
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
     for problem in report.skipped:
         click.echo(f"skipped: {problem.message}", err=True)
     splits_text = ", ".join(f"{name} {count}" for name, count in report.splits.items())
-    click.echo(f"{report.path}: {report.dataset}, {splits_text}" + (" (dry run: nothing written)" if dry_run else ""))
+    click.echo(f"{report.path}: {report.dataset}, {splits_text}")
     if report.without_photo:
         click.echo(f"{report.without_photo} masks have no photo; they serve statistics, not training.")
-    if not dry_run:
-        bits = 8 * report.stored_bytes / report.pixels
-        click.echo(
-            f"{report.source_bytes / 1e6:.1f} MB of mask files -> {report.stored_bytes / 1e6:.1f} MB of records, "
-            f"{bits:.4f} bits a pixel"
-        )
-
-
-@cli.command()
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--format", "layout", default="auto", show_default=True, metavar="NAME", help="Of folders, as in convert."
-)
-@JSON
-def stats(paths: tuple[Path, ...], layout: str, as_json: bool) -> None:
-    """Print the sparsity of stores or folders of masks (Table 5 of the paper).
-
-    Without PATHS: of the only *.zarr here. Published figures stand below ours where the paper has them.
-    """
-    from quadcodec.stats import find_stores, stats
-
-    if not paths:
-        paths = tuple(find_stores())
-        if len(paths) != 1:
-            raise click.UsageError(f"found {len(paths)} stores (*.zarr) here, expected one: name the PATHS to look at.")
-    rows = [row for path in paths for row in stats(path, layout=layout)]
-    click.echo(json.dumps({"rows": [row.to_json() for row in rows]}) if as_json else stats_table(rows))
+    bits = 8 * report.stored_bytes / report.pixels
+    click.echo(
+        f"{report.source_bytes / 1e6:.1f} MB of mask files -> {report.stored_bytes / 1e6:.1f} MB of records, "
+        f"{bits:.4f} bits a pixel"
+    )
 
 
 @cli.command()
@@ -187,6 +168,5 @@ def export(store: Path, folder: Path) -> None:
     click.echo(f"{folder}: {count} masks")
 
 
-cli.add_command(diff)
-cli.add_command(report)
-cli.add_command(view)
+for command in (datasets, diff, report, stats, view):
+    cli.add_command(command)

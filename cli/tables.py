@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quadcodec.diff import ImageDiff, Summary
     from quadcodec.info import ClassInfo
-    from quadcodec.stats import StatsRow
+
+_SHOWN = 5
+"""Skipped masks that are listed."""
 
 _MOST_CHANGES = 3
 
@@ -21,21 +23,6 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
         cells = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def stats_table(rows: Sequence[StatsRow]) -> str:
-    """Return Table 5: a row for each split, and below it the published one where there is one."""
-    levels = range(max(len(row.leaves) for row in rows) - 1, -1, -1)
-    lines = [["path", "split", "images", *(f"Q{level}" for level in levels), "leaf ratio %", "bits/pixel"]]
-    for row in rows:
-        shares = [f"{row.percent[level]:.2f}" if level in row.percent else "" for level in levels]
-        ratio = f"{row.leaf_ratio_percent:.2f}"
-        bits = f"{8 * row.stored_bytes / row.pixels:.4f}"
-        lines.append([row.path, row.split, str(row.images), *shares, ratio, bits])
-        if row.published is not None:
-            cells = [row.published.get(str(level)) for level in levels] + [row.published["ratio"]]
-            lines.append(["  paper", "", "", *("-" if c is None else f"{c:.2f}" for c in cells), ""])
-    return align(lines, left=2) + "\n\nShare of pixels in leaves of each level, percent, on the zero-padded canvas."
 
 
 def summary_text(values: dict[str, Any]) -> str:
@@ -55,10 +42,13 @@ def summary_text(values: dict[str, Any]) -> str:
         ("void", ", ".join(str(v) for v in values["void"]) or "none named"),
         ("raw ids", ", ".join(classes) or "no names known"),
     ]
-    if values["skipped"]:
-        lines.append(("skipped", f"{len(values['skipped'])}: " + "; ".join(p["message"] for p in values["skipped"])))
     if values["train_classes"]:
         lines.append(("classes", f"{len(values['train_classes'])}: " + ", ".join(values["train_classes"])))
+    skipped = [problem["message"] for problem in values["skipped"]]
+    if skipped:
+        lines.append(("skipped", f"{len(skipped)} mask{'s' * (len(skipped) > 1)} that could not be converted:"))
+        lines += [("", message) for message in skipped[:_SHOWN]]
+        lines += [("", f"and {len(skipped) - _SHOWN} more: --json names all")] if len(skipped) > _SHOWN else []
     return f"{values['path']}\n" + align([[f"  {key}", value] for key, value in lines], left=2)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import MaskError
+from .kernels.pack import mark_labels
 from .kernels.tree import gather_groups, merge_children, paint_cells, paint_grid, split_cells
 from .pyramid import COMPOSITE, OUTSIDE, TPyramid
 
@@ -221,7 +222,9 @@ class LinearQuadtree:
         """
         if any(not 0 <= new <= 65535 for new in table.values()):
             raise MaskError("remap: new ids must lie in 0..65535")
-        present = np.unique(self.nodes[self.nodes >= 0])
+        marks = np.zeros(np.iinfo(self.mask_dtype).max + 1, np.bool_)
+        mark_labels(self.nodes, marks)
+        present = np.flatnonzero(marks)
         unknown = [int(v) for v in present if int(v) not in table]
         if unknown:
             raise MaskError(f"ids {unknown} are not in the label map {sorted(table)}. Add them to it")

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -60,13 +61,6 @@ def test_convert_json(cityscapes, tmp_path):
     assert report["stored_bytes"] > 0
 
 
-def test_dry_run_writes_nothing(cityscapes, tmp_path):
-    code, out, _ = invoke("convert", cityscapes, tmp_path / "out.zarr", "--dry-run")
-    assert code == 0
-    assert "nothing written" in out
-    assert not (tmp_path / "out.zarr").exists()
-
-
 def test_void_is_named_by_the_user(tmp_path):
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "masks" / "a.png")
@@ -78,13 +72,82 @@ def test_stats_prints_the_published_row_below_ours(store):
     code, out, _ = invoke("stats", store)
     assert code == 0
     assert "66.34" in out
-    assert "leaf ratio" in out
+    assert "diff." in out
+    assert all(len(line) <= 100 for line in out.splitlines() if not line.startswith(str(store)))
     rows = json.loads(invoke("stats", store, "--json")[1])["rows"]
     keys = {
         "path", "dataset", "split", "classes", "images", "pixels", "padded_pixels", "percent", "leaf_ratio_percent",
-        "leaf_ratio_mean", "stored_bytes", "stored_bits_per_pixel", "published",
+        "leaf_ratio_mean", "stored_bytes", "stored_bits_per_pixel", "published", "profile", "percent_error",
+        "leaf_ratio_error", "source_bytes", "dense_bytes", "class_frequencies", "difference",
     }  # fmt: skip
     assert all(set(row) == keys for row in rows)
+
+
+def test_stats_of_several_paths_in_every_form(store, cityscapes):
+    out = invoke("stats", store, cityscapes, "--classes", "raw,train", "--csv")[1]
+    lines = list(csv.DictReader(out.splitlines()))
+    q5 = [line for line in lines if line["item"] == "Q5"]
+    assert [(line["path"], line["split"], line["classes"]) for line in q5] == [
+        (str(path), split, space)
+        for path in (store, cityscapes) for split in ("train", "val") for space in ("raw", "train")
+    ]  # fmt: skip
+    rows = json.loads(invoke("stats", store, "--json")[1])["rows"]
+    assert float(q5[0]["value"]) == rows[0]["percent"]["5"]
+    assert float(q5[0]["difference"]) == rows[0]["difference"]["5"]
+    assert q5[0]["paper"] == "66.34"
+    first = [line for line in lines if line["path"] == str(store) and line["split"] == "train"]
+    pixels = [line for line in first if line["measure"] == "class pixels" and line["classes"] == "raw"]
+    frequencies = {line["item"]: int(line["value"]) for line in pixels}
+    assert sum(frequencies.values()) == rows[0]["pixels"]
+    assert "1 ego vehicle" in frequencies
+    out = invoke("stats", store, cityscapes, "--markdown")[1]
+    assert f"## {store}: cityscapes, store of profile fast" in out
+    tables = [line for line in out.splitlines() if line.startswith("|")]
+    assert "| split | ids | images | Q5 | Q4 | Q3 | Q2 | Q1 | Q0 | ratio |" in tables
+    assert "| paper |  |  | 66.34 | 14.21 | 9.18 | 5.52 | 3.02 | 1.70 | 3.07 |" in tables
+    assert invoke("stats", store, "--classes", "half")[0] == 2
+
+
+def test_ten_levels_fit_the_terminal(tmp_path):
+    quadcodec.write(tmp_path / "deep.zarr", [np.eye(600, dtype=np.uint8)] * 2, levels=10, splits=["train", "val"])
+    out = invoke("stats", tmp_path / "deep.zarr")[1]
+    assert "Q9" in out
+    assert all(len(line) <= 100 for line in out.splitlines() if not line.startswith(str(tmp_path)))
+
+
+def test_datasets_lists_and_explains(tmp_path):
+    out = invoke("datasets")[1]
+    for name in (
+        "ade20k",
+        "camvid",
+        "cityscapes",
+        "cocostuff",
+        "nyuv2_13",
+        "sunrgbd13",
+        "sunrgbd37",
+        "voc2012",
+        "folder",
+    ):
+        assert f"\n{name} " in out
+    assert "train_extra (optional)" in out
+    found = json.loads(invoke("datasets", "--json")[1])["datasets"]
+    assert {one["name"]: one["masks"] for one in found}["cityscapes"] == 3475
+    out = invoke("datasets", "cityscapes")[1]
+    for part in (
+        "non-commercial",
+        "gtFine_trainvaltest.zip",
+        "gtFine/{split}",
+        "made files",
+        "66.34",
+        "26  car",
+        "768",
+    ):
+        assert part in out
+    assert json.loads(invoke("datasets", "sunrgbd13", "--json")[1])["published"]["val"]["5"] is None
+    assert "4.29" in invoke("datasets", "sunrgbd13")[1]
+    assert "no such manifest" in fails("datasets", "imagenet")
+    (tmp_path / "mine.toml").write_text("name = 3")
+    assert "mine.toml: key 'splits': is missing" in fails("datasets", tmp_path / "mine.toml")
 
 
 def test_stats_takes_the_only_store_here(store, monkeypatch):

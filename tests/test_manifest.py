@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quadcodec.errors import ManifestError
 from quadcodec.manifest import (
     DataSet,
     Source,
+    Training,
     detect_manifest,
     find_masks,
+    list_masks,
     load_manifest,
     manifest_names,
 )
+from quadcodec.masks import default_palette, read_mask
 
 GOOD = """
 name = "toy"
@@ -92,7 +97,8 @@ def test_every_manifest_loads(name):
     assert name == "folder" or (manifest.url.startswith("http") and manifest.how_to_get)
     assert set(manifest.class_ids.values()) == set(range(len(manifest.class_names)))
     assert not manifest.void & set(manifest.class_ids)
-    assert set(manifest.colors) == set(manifest.labels)
+    assert set(manifest.colors) == (set() if name == "cocostuff" else set(manifest.labels))
+    assert all(layout.tested in ("real", "made") for layout in manifest.layouts)
     assert pickle.loads(pickle.dumps(manifest)) == manifest
 
 
@@ -109,7 +115,10 @@ def test_cityscapes_ids():
     assert all(manifest.labels[raw] == manifest.class_names[c] for raw, c in manifest.class_ids.items())
     assert manifest.colors[26] == (0, 0, 142)
     assert manifest.mask_colors is None
-    assert [(s.name, s.masks) for s in manifest.splits] == [("train", 2975), ("val", 500)]
+    splits = [(s.name, s.masks) for s in manifest.splits if not s.optional]
+    assert splits == [("train", 2975), ("val", 500)]
+    assert manifest.num_masks == 3475
+    assert manifest.training == Training(100_000, 8, (768, 896, 1024), None)
 
 
 def test_ade20k_and_camvid_ids():
@@ -128,9 +137,38 @@ def test_ade20k_and_camvid_ids():
     assert camvid.published == {}
 
 
+def test_ids_of_the_other_data_sets():
+    voc = load_manifest("voc2012")
+    assert (voc.void, voc.labels[15], voc.labels[20], len(voc.class_names)) == ({255}, "person", "tvmonitor", 21)
+    assert all(color == tuple(default_palette()[i]) for i, color in voc.colors.items())
+    coco = load_manifest("cocostuff")
+    assert (coco.void, coco.labels[0], coco.labels[181], len(coco.class_names)) == ({255}, "person", "wood", 171)
+    assert not {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90} & set(coco.labels)
+    thirteen = ["bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv"]
+    for name in ("nyuv2_13", "sunrgbd13"):
+        manifest = load_manifest(name)
+        assert manifest.void == {0}
+        assert manifest.class_names == (*thirteen, "wall", "window")
+        assert manifest.class_ids == {raw: raw - 1 for raw in range(1, 14)}
+    sun = load_manifest("sunrgbd37")
+    assert (sun.void, sun.labels[1], sun.labels[32], sun.labels[37]) == ({0}, "wall", "night stand", "bag")
+    assert [load_manifest(name).num_masks for name in ("sunrgbd37", "nyuv2_13", "voc2012", "folder")] == [
+        10335, 1449, 2913, None,
+    ]  # fmt: skip
+
+
+def test_what_is_unreadable_in_the_paper_is_not_filled_in():
+    row = load_manifest("sunrgbd13").published["val"]
+    assert row.pop("ratio") == 4.29
+    assert set(row.values()) == {None}
+
+
 @pytest.mark.parametrize(
     ("name", "split", "row"),
     [
+        ("sunrgbd13", "train", [56.26, 18.22, 11.78, 7.09, 4.20, 2.43, 4.24]),
+        ("sunrgbd37", "train", [56.11, 18.27, 11.82, 7.12, 4.22, 2.44, 4.25]),
+        ("sunrgbd37", "val", [55.40, 18.54, 12.03, 7.25, 4.29, 2.47, 4.31]),
         ("cityscapes", "train", [66.34, 14.21, 9.18, 5.52, 3.02, 1.70, 3.07]),
         ("cityscapes", "val", [65.12, 14.44, 9.53, 5.85, 3.22, 1.81, 3.25]),
         ("ade20k", "train", [47.48, 21.40, 14.44, 8.68, 5.05, 2.93, 5.09]),
@@ -190,6 +228,25 @@ WRONG = [
     ("masks = 2", "masks = -2", "key 'splits[1].masks'", "is -2"),
     ("masks = 2", "masks = true", "key 'splits[1].masks'", "is True"),
     ("masks = 2", "mask = 2", "key 'splits[1].mask'", "is unknown"),
+    ('photos = ["{split}/p/{name}.{jpg,png}"]', 'splits = ["trian"]', "key 'layouts[0].splits'", "'trian' is no split"),
+    ('photos = ["{split}/p/{name}.{jpg,png}"]', 'lists = "../{split}.txt"', "key 'layouts[0].lists'", "no path below"),
+    ('photos = ["{split}/p/{name}.{jpg,png}"]', 'lists = "{name}.txt"', "key 'layouts[0].lists'", "no path below"),
+    ('photos = ["{split}/p/{name}.{jpg,png}"]', "numbers = {val = [3, 1]}", "key 'layouts[0].numbers.val'", "[3, 1]"),
+    ('photos = ["{split}/p/{name}.{jpg,png}"]', "numbers = {v = [1, 3]}", "key 'layouts[0].numbers.v'", "no split"),
+    ('photos = ["{split}/p/{name}.{jpg,png}"]', 'tested = "no"', "key 'layouts[0].tested'", "'real' or 'made'"),
+    ("masks = 2", "optional = 1", "key 'splits[1].optional'", "is 1, expected true or false"),
+    (
+        "[published.val]",
+        "[training]\nshort_edges = []\nbatch_size = 1\niterations = 1\n[published.val]",
+        "key 'training.short_edges'",
+        "at least one size",
+    ),
+    (
+        "[published.val]",
+        "[training]\nshort_edges = [300]\niterations = 1\n[published.val]",
+        "key 'training.batch_size'",
+        "is missing",
+    ),
     ("[published.val]", "[published.test]", "key 'published.test'", "no split"),
     ("ratio = 5.14", "Q4 = 5.14", "key 'published.val.Q4'", "is unknown"),
     ("ratio = 5.14", 'ratio = "5.14"', "key 'published.val.ratio'", "is '5.14', expected a percentage"),
@@ -311,6 +368,136 @@ def test_camvid_layout(tmp_path):
     ]
 
 
+def test_coarse_annotations_are_taken_where_they_are_named(tmp_path):
+    touch(tmp_path, *CITYSCAPES, "gtCoarse/train/bonn/bonn_000002_000019_gtCoarse_labelIds.png")
+    touch(tmp_path, "gtCoarse/train_extra/bonn/bonn_7_gtCoarse_labelIds.png", "leftImg8bit/train_extra/bonn/x.png")
+    manifest = detect_manifest(tmp_path)
+    assert {s.split for s in find_masks(tmp_path, manifest).sources} == {"train", "val"}
+    bonn = "bonn/bonn_000002_000019"
+    assert found(find_masks(tmp_path, manifest, ["train_extra", "train_coarse", "val"])) == [
+        ("val", "ulm/ulm_000001_000019", CITYSCAPES[0], CITYSCAPES[7]),
+        ("train_coarse", bonn, f"gtCoarse/train/{bonn}_gtCoarse_labelIds.png", CITYSCAPES[6]),
+        ("train_extra", "bonn/bonn_7", "gtCoarse/train_extra/bonn/bonn_7_gtCoarse_labelIds.png", ""),
+    ]
+    coarse = touch(tmp_path / "coarse", "gtCoarse/train_extra/bonn/bonn_7_gtCoarse_labelIds.png")
+    assert detect_manifest(coarse).name == "cityscapes"
+    error(find_masks, coarse, manifest, parts=("train_extra are taken only where they are named",))
+
+
+def test_sunrgbd13_layouts(tmp_path):
+    archives = touch(tmp_path / "a", "train13labels/img13labels-000001.png", "SUNRGBD-train_images/img-000001.jpg")
+    touch(archives, "test13labels/img13labels-000001.png", "SUNRGBD-test_images/img-000001.jpg")
+    assert found(find_masks(archives, detect_manifest(archives))) == [
+        ("train", "000001", "train13labels/img13labels-000001.png", "SUNRGBD-train_images/img-000001.jpg"),
+        ("val", "000001", "test13labels/img13labels-000001.png", "SUNRGBD-test_images/img-000001.jpg"),
+    ]
+    sorted_ = touch(tmp_path / "b", "label13/train/img13labels-000002.png", "image/train/img-000002.jpg")
+    assert detect_manifest(sorted_).name == "sunrgbd13"
+    assert found(find_masks(sorted_, detect_manifest(sorted_))) == [
+        ("train", "000002", "label13/train/img13labels-000002.png", "image/train/img-000002.jpg"),
+    ]
+
+
+def test_sunrgbd37_layouts(tmp_path):
+    names = ("000001", "005050", "005051", "010335", "010336", "readme")
+    archive = touch(tmp_path / "a", *(f"sunrgbd_train_test_labels/img-{name}.png" for name in names))
+    touch(archive, "SUNRGBD-test_images/img-005050.jpg", "SUNRGBD-train_images/img-000001.jpg")
+    touch(archive, "SUNRGBD-train_images/img-005285.jpg")
+    manifest = detect_manifest(archive)
+    assert manifest.name == "sunrgbd37"
+    data = find_masks(archive, manifest)
+    assert [(s.split, s.name, s.image) for s in data.sources] == [
+        ("train", "005051", "SUNRGBD-train_images/img-000001.jpg"),
+        ("train", "010335", "SUNRGBD-train_images/img-005285.jpg"),
+        ("val", "000001", ""),
+        ("val", "005050", "SUNRGBD-test_images/img-005050.jpg"),
+    ]
+    sorted_ = touch(tmp_path / "b", "label37/test/00000003.png", "image/test/img-000003.jpg")
+    assert found(find_masks(sorted_, detect_manifest(sorted_))) == [
+        ("val", "000003", "label37/test/00000003.png", "image/test/img-000003.jpg"),
+    ]
+
+
+def test_cocostuff_layouts(tmp_path):
+    own = touch(tmp_path / "a", "annotations/train2017/1.png", "images/train2017/1.jpg", "annotations/val2017/2.png")
+    assert detect_manifest(own).name == "cocostuff"
+    assert [(s.split, s.image) for s in find_masks(own, detect_manifest(own)).sources] == [
+        ("train", "images/train2017/1.jpg"),
+        ("val", ""),
+    ]
+    coco = touch(tmp_path / "b", "stuffthingmaps/val2017/2.png", "val2017/2.jpg", "train2017/1.jpg")
+    assert found(find_masks(coco, detect_manifest(coco))) == [
+        ("val", "2", "stuffthingmaps/val2017/2.png", "val2017/2.jpg"),
+    ]
+
+
+VOC = ["SegmentationClass/a.png", "SegmentationClass/b.png", "SegmentationClass/x.png", "JPEGImages/a.jpg"]
+
+
+def voc(root: Path) -> Path:
+    touch(root, *VOC, "JPEGImages/none.jpg", "JPEGImages/x.jpg", "SegmentationClassAug/a.png")
+    lists = {"train": "a\n", "val": "b\nc\n", "trainaug": "a\n"}
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for name, text in lists.items():
+        (root / "ImageSets/Segmentation" / f"{name}.txt").write_text(text)
+    return root
+
+
+def test_voc_layout(tmp_path):
+    manifest = detect_manifest(voc(tmp_path))
+    assert manifest.name == "voc2012"
+    data = find_masks(tmp_path, manifest)
+    assert found(data) == [
+        ("train", "a", "SegmentationClass/a.png", "JPEGImages/a.jpg"),
+        ("val", "b", "SegmentationClass/b.png", ""),
+    ]
+    assert data.unmatched_photos == ()
+    assert data.listed_only == ("val/c",)
+    assert found(find_masks(tmp_path, manifest, ["trainaug"])) == [
+        ("trainaug", "a", "SegmentationClassAug/a.png", "JPEGImages/a.jpg"),
+    ]
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff")
+    error(find_masks, tmp_path, manifest, parts=("Segmentation/val.txt: the list of a split cannot be read", "Mend"))
+
+
+def test_a_mask_may_be_in_two_lists(tmp_path):
+    layout = 'masks = ["m/{name}.png"]\nlists = "{split}.txt"'
+    text = GOOD.replace('masks = ["{split}/m/{name}.png"]', layout).replace(
+        'photos = ["{split}/p/{name}.{jpg,png}"]', ""
+    )
+    manifest = load_manifest(toml(tmp_path, text))
+    root = touch(tmp_path / "root", "m/a.png")
+    for name in ("train.txt", "validation.txt"):
+        (root / name).write_text("a")
+    assert [s.split for s in find_masks(root, manifest).sources] == ["train", "val"]
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target"),
+    [
+        ("voc2012", "folders/voc/masks/{}.png", "SegmentationClass/{}.png"),
+        ("cocostuff", "folders/coco_stuff/masks/{}.png", "annotations/train2017/{}.png"),
+        ("nyuv2_13", "folders/nyuv2_13/masks/new_nyu_class13_{}.png", "train_labels_13/new_nyu_class13_{}.png"),
+    ],
+)
+def test_real_masks_in_the_published_layout(real_data, tmp_path, name, source, target):
+    folder = (real_data / source).parent
+    head, tail = Path(source).name.split("{}")
+    names = sorted(file.name[len(head) : -len(tail)] for file in folder.iterdir())[:12]
+    for mask in names:
+        (tmp_path / target.format(mask)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(real_data / source.format(mask), tmp_path / target.format(mask))
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("\n".join(names))
+    manifest = detect_manifest(tmp_path)
+    assert manifest.name == name
+    sources = find_masks(tmp_path, manifest).sources
+    assert [s.name for s in sources] == names
+    present = np.unique(np.concatenate([np.unique(read_mask(tmp_path / s.mask)) for s in sources]))
+    assert set(present.tolist()) <= set(manifest.labels)
+    assert len(present) > 5
+
+
 def test_folder_of_masks_and_photos(tmp_path):
     touch(tmp_path, "masks/b.png", "masks/deep/a.tif", "masks/c.npy", "masks/d.PNG", "masks/notes.txt", "other/x.png")
     touch(tmp_path, "photos/b.jpg", "images/deep/a.jpeg", "images/b.png")
@@ -354,6 +541,9 @@ def test_two_masks_of_one_name(tmp_path):
     touch(tmp_path, "masks/a.png", "masks/a.tif")
     manifest = load_manifest("folder")
     error(find_masks, tmp_path, manifest, parts=("masks/a.png and masks/a.tif", "'a'", "'all'", "Keep one"))
+    data = list_masks(tmp_path, manifest)
+    assert data.duplicates == ("masks/a.png and masks/a.tif are both the mask 'a' of split 'all'",)
+    assert [s.mask for s in data.sources] == ["masks/a.png"]
 
 
 def test_folders_that_are_none(tmp_path):

@@ -1,13 +1,20 @@
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import quadcodec
 from quadcodec import LinearQuadtree
 from quadcodec.convert import convert, plan_conversion
+from quadcodec.errors import MaskError, StoreError
+from quadcodec.manifest import load_manifest
+from quadcodec.masks import read_mask
 from quadcodec.stats import leaf_counts, stats, summary
+from quadcodec.tally import count_tree
 
+from .conftest import blocks
 from .strategies import masks
 
 # Measured independently of this project; Table 5 style, zero padding, void counted as a value.
@@ -41,6 +48,13 @@ def test_leaf_counts_are_those_of_the_zero_padded_mask(mask, levels):
     assert leaf_counts(LinearQuadtree.from_mask(mask, levels)).tolist() == zero_padded(mask, levels)
 
 
+@settings(deadline=None, max_examples=80)
+@given(masks(40), st.integers(2, 7))
+def test_pixels_are_those_inside_the_image(mask, levels):
+    _, pixels = count_tree(LinearQuadtree.from_mask(mask, levels))
+    assert pixels.tolist() == np.bincount(mask.ravel()).tolist()
+
+
 def test_a_mirrored_tree_is_refused():
     with pytest.raises(ValueError, match="of its canvas"):
         leaf_counts(LinearQuadtree.from_mask(np.zeros((3, 3), np.uint8)).flip_horizontal())
@@ -68,6 +82,97 @@ def test_published_rows_stand_beside_ours(cityscapes, tmp_path):
     assert sum(val["percent"].values()) == pytest.approx(100)
     assert val["stored_bits_per_pixel"] == pytest.approx(8 * val["stored_bytes"] / val["pixels"])
     assert train["classes"] == "raw"
+    assert train["difference"]["5"] == pytest.approx(train["percent"]["5"] - 66.34)
+    assert train["difference"]["ratio"] == pytest.approx(train["leaf_ratio_percent"] - 3.07)
+    assert train["dense_bytes"] == train["pixels"]
+    assert train["source_bytes"] == sum(f.stat().st_size for f in cityscapes.glob("gtFine/train/*/*.png"))
+
+
+def test_training_classes_are_those_of_the_mapped_masks(cityscapes, tmp_path):
+    """All that is ignored is one class, and so is the padding."""
+    manifest = load_manifest("cityscapes")
+    for i, path in enumerate(sorted(cityscapes.glob("gtFine/*/*/*.png"))):
+        Image.fromarray(4 * blocks(i, *read_mask(path).shape) + i % 2).save(path)  # ids 0 to 17
+    convert(plan_conversion(cityscapes), tmp_path / "out.zarr")
+    store = quadcodec.open(tmp_path / "out.zarr")
+    table = np.array([manifest.class_ids.get(label, -1) + 1 for label in range(34)], np.uint8)
+    for path in (store.path, cityscapes):
+        raw, train = (row for row in stats(path, classes=("raw", "train")) if row.split == "train")
+        mapped = [table[store[i]] for i in store.indices("train")]
+        assert list(train.leaves) == np.sum([zero_padded(mask, 6) for mask in mapped], axis=0).tolist()
+        assert train.leaves != raw.leaves
+        pixels = np.bincount(np.concatenate([mask.ravel() for mask in mapped]))
+        assert train.class_pixels == {label - 1: count for label, count in enumerate(pixels.tolist()) if count}
+        assert train.class_names[-1] == "ignored"
+        assert train.class_names[0] == "road"
+        assert sum(train.class_percent.values()) == pytest.approx(100)
+    with pytest.raises(StoreError, match="names no training classes"):
+        stats(quadcodec.write(tmp_path / "plain.zarr", [store[0]]).path, classes=("train",))
+
+
+def test_an_id_without_a_class_is_named(cityscapes, tmp_path):
+    path = min(cityscapes.glob("gtFine/train/*/*.png"))
+    Image.fromarray(np.full_like(read_mask(path), 77)).save(path)
+    convert(plan_conversion(cityscapes), tmp_path / "out.zarr")
+    with pytest.raises(MaskError, match=r"out.zarr: record 0 'aachen/.*': ids \[77\] are not in the label map"):
+        stats(tmp_path / "out.zarr", classes=("train",))
+    with pytest.raises(MaskError, match=r"labelIds.png: ids \[77\] are not in the label map"):
+        stats(cityscapes, classes=("train",))
+
+
+def test_standard_errors_over_images(tmp_path):
+    same = [blocks(i, 64, 64, block=3 + i) for i in range(5)]
+    quadcodec.write(tmp_path / "same.zarr", same)
+    (row,) = stats(tmp_path / "same.zarr")
+    counts = np.array([zero_padded(mask, 6) for mask in same])
+    shares = 100 * counts * 4 ** np.arange(6) / 64**2
+    errors = np.std(shares, axis=0, ddof=1) / np.sqrt(5)
+    assert [row.percent_error[level] for level in range(6)] == pytest.approx(errors.tolist())
+    ratios = 100 * counts.sum(axis=1) / 64**2
+    assert row.leaf_ratio_error == pytest.approx(np.std(ratios, ddof=1) / np.sqrt(5))
+    # Of two sizes: the ratio estimator, whose residuals are weighed by size.
+    sizes = np.array([64**2, 32 * 96, 128 * 96])
+    mixed = [blocks(0, 64, 64), blocks(1, 32, 96), blocks(2, 128, 96)]
+    quadcodec.write(tmp_path / "mixed.zarr", mixed)
+    (row,) = stats(tmp_path / "mixed.zarr")
+    leaves = np.array([sum(zero_padded(mask, 6)) for mask in mixed])
+    residuals = leaves - sizes * leaves.sum() / sizes.sum()
+    assert row.leaf_ratio_error == pytest.approx(100 * np.sqrt(1.5 * (residuals**2).sum()) / sizes.sum())
+    quadcodec.write(tmp_path / "one.zarr", mixed[:1])
+    assert stats(tmp_path / "one.zarr")[0].to_json()["leaf_ratio_error"] is None
+
+
+def test_workers_count_the_same(tmp_path):
+    store = quadcodec.write(
+        tmp_path / "out.zarr",
+        [blocks(i, 40 + i % 5, 50) for i in range(150)],
+        splits=["a" if i % 3 else "b" for i in range(150)],
+        void=[0],
+    )
+    done = []
+    alone, shared = stats(store.path, workers=1, progress=done.append), stats(store.path, workers=2)
+    assert done == [64, 64, 22]
+    assert [row.to_json() for row in alone] == [row.to_json() for row in shared]
+    assert [row.images for row in alone] == [50, 100]
+
+
+def test_mask_files_that_are_gone_are_not_counted(cityscapes, tmp_path):
+    convert(plan_conversion(cityscapes), tmp_path / "out.zarr")
+    next(cityscapes.glob("gtFine/val/*/*.png")).unlink()
+    train, val = stats(tmp_path / "out.zarr")
+    assert train.source_bytes is not None
+    assert val.source_bytes is None
+    assert val.to_json()["source_bytes"] is None
+
+
+def test_chunks_that_zarr_left_out_count(tmp_path):
+    store = quadcodec.write(tmp_path / "out.zarr", [np.full((33, 40), 9, np.uint8), blocks(0, 33, 40)], void=[9])
+    labels = zarr.open(str(store.path), mode="r+")["labels"]
+    labels[0:2] = labels[0:2]
+    assert quadcodec.open(store.path).stored_bytes(0) == 0
+    (row,) = stats(store.path)
+    assert row.class_pixels[9] == 33 * 40
+    assert row.stored_bytes == quadcodec.open(store.path).stored_bytes(1)
 
 
 def test_ratio_is_leaves_over_padded_pixels():
