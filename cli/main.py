@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from .bench import bench
 from .errors import run
 from .tables import stats_table, summary_text
 
@@ -31,6 +32,9 @@ def cli() -> None:
     quadcodec stats out.zarr                  its sparsity (Table 5 of the paper)
     quadcodec view out.zarr 0 -o levels.png   the levels of one mask
     """
+
+
+cli.add_command(bench)
 
 
 @cli.command()
