@@ -11,13 +11,13 @@ export QUADCODEC_TEST_DATA ?= $(abspath ../shared/data)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bounds check bench clean
+.PHONY: help install scenes demo test bounds check bench clean
 
 help:
 	@echo 'make demo    generated street scenes (or DATA=path/to/cityscapes): convert, statistics, train, pictures'
 	@echo 'make test    the whole test suite'
 	@echo 'make check   what CI runs: ruff, mypy, import-linter, tests, kernels with bounds checks'
-	@echo 'make bench   speed and size, as ratios against named rivals'
+	@echo 'make bench   size and speed beside other codecs, on the demo scenes (or DATA=...): a table, and OUT/bench.png'
 
 install: .venv/installed
 
@@ -27,11 +27,13 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,bench,dev]'
 	@touch $@
 
-# The demo's own scenes are made once; the store and the run are made anew each time.
-demo: install
+scenes: install
 ifeq ($(DATA),)
 	test -d $(OUT)/cityscapes || $(BIN)/python -m quadcodec.scenes $(OUT)/cityscapes --count 40 --size 512x1024 --seed 0
 endif
+
+# The demo's own scenes are made once; the store and the run are made anew each time.
+demo: scenes
 	$(BIN)/quadcodec convert $(DEMO_DATA) $(OUT)/labels.zarr --overwrite
 	$(BIN)/quadcodec stats $(OUT)/labels.zarr
 	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 -o $(OUT)/levels.png --overwrite
@@ -59,8 +61,8 @@ check: install
 	$(BIN)/lint-imports
 	$(MAKE) test bounds
 
-bench: install
-	$(BIN)/python -m benchmarks.codec
+bench: scenes
+	$(BIN)/quadcodec bench $(DEMO_DATA) --plot $(OUT)/bench.png --overwrite
 
 clean:
 	rm -rf .venv demo build *.egg-info

@@ -1,142 +1,198 @@
-"""Speed and size of the codec on a Cityscapes mask, one thread, beside rivals measured in the same run.
+"""Measure the codec beside its rivals on the sets of real masks: python -m benchmarks.codec [--sets A,B] OUT
 
-    python -m benchmarks.codec [MASK.png ...]
-
-Without masks: those of QUADCODEC_TEST_DATA, else generated street scenes. Speeds are the best of several
-runs, in megapixels a second of this machine; machines differ, so read the ratios.
+`quadcodec bench` does the same for one's own masks. Here the small profile has tables that were trained
+without the set ('small', 'small-whole', 'small-256': the figures that count), the shipped ones, which were
+trained on other masks of the set ('-shipped'), and tables of the set alone ('-own'). Masks that are measured
+were never trained on, except in sets of fewer than eight. The figures of a set go to OUT/SET.json; a set that
+is there already is not measured again, so that long runs can be cut into short ones. Prints what OUT holds:
+tables of ratios, and the targets with what was reached.
 """
 
 from __future__ import annotations
 
-import io
+import argparse
+import json
 import os
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import zstandard
-from numcodecs.zstd import Zstd
-from numpy.typing import NDArray
-from PIL import Image
+from tqdm import tqdm
 
-from quadcodec import LinearQuadtree, decode, decode_tree, encode
-from quadcodec.masks import read_mask
-from quadcodec.scenes import street_labels
-from quadcodec_cli.tables import align
+from quadcodec import encode
+from quadcodec.bench.measure import measure
+from quadcodec.bench.rivals import RIVALS
+from quadcodec.bench.run import environment, rows_for
+from quadcodec.bench.sample import Sample
+from quadcodec.tables import Tables
 
-Mask = NDArray[np.uint8]
-RUNS = 7
+from .label_sets import SETS, family, masks, read
+from .train_tables import train_sets
 
-
-@dataclass(frozen=True)
-class Codec:
-    """A way to turn masks into bytes and back."""
-
-    name: str
-    encode: Callable[[Mask], bytes]
-    decode: Callable[[bytes, tuple[int, ...]], Mask]
+Figures = dict[str, dict[str, Any]]
+"""Row -> its figures."""
 
 
-def png(mask: Mask) -> bytes:
-    """Encode as Pillow does by default."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask).save(buffer, format="PNG")
-    return buffer.getvalue()
+def tables_without(name: str, folder: Path) -> Tables:
+    """Return tables trained on the other sets, kept in ``folder``."""
+    path = folder / f"without_{family(name)}.bin"
+    if not path.exists():
+        path.write_bytes(train_sets([other for other in SETS if family(other) != family(name)]))
+    return Tables.from_bytes(path.read_bytes())
 
 
-def codecs() -> list[Codec]:
-    """Return ours and those rivals that are installed."""
-    zarr_default = Zstd(level=0)
-    found = [
-        Codec("quadcodec fast", encode, lambda record, _: decode(record)),
-        Codec("quadcodec small", lambda mask: encode(mask, profile="small"), lambda record, _: decode(record)),
-        Codec("PNG (Pillow)", png, lambda data, _: np.asarray(Image.open(io.BytesIO(data)))),
-        Codec(
-            "zarr v3 default",
-            lambda mask: bytes(zarr_default.encode(mask)),
-            lambda data, shape: np.frombuffer(zarr_default.decode(data), np.uint8).reshape(shape),
-        ),
-    ]
-    try:
-        import crackle
-    except ImportError:
-        print("crackle is not installed: pip install 'quadcodec[bench]'", file=sys.stderr)
-        return found
-
-    def crackle_encode(mask: Mask) -> bytes:
-        packed = (crackle.compress(mask, markov_model_order=order) for order in (0, 5))
-        return min((zstandard.ZstdCompressor(level=19).compress(data) for data in packed), key=len)
-
-    def crackle_decode(data: bytes, shape: tuple[int, ...]) -> Mask:
-        return np.asarray(crackle.decompress(zstandard.ZstdDecompressor().decompress(data))).reshape(shape)
-
-    return [*found, Codec("crackle + zstd-19", crackle_encode, crackle_decode)]
-
-
-def best(call: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of several calls, after one to warm up."""
-    call()
-    times = []
-    for _ in range(RUNS):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return min(times)
-
-
-def measure(codec: Codec, masks: list[Mask]) -> tuple[float, float, float]:
-    """Return bits a pixel, and encoding and decoding speed in pixels a second; check the round trip."""
-    pixels = sum(mask.size for mask in masks)
-    stored = [codec.encode(mask) for mask in masks]
-    for mask, data in zip(masks, stored, strict=True):
-        np.testing.assert_array_equal(codec.decode(data, mask.shape), mask)
-    encoding = sum(best(lambda mask=mask: codec.encode(mask)) for mask in masks)
-    decoding = sum(
-        best(lambda data=data, mask=mask: codec.decode(data, mask.shape))
-        for data, mask in zip(stored, masks, strict=True)
+def measure_set(name: str, folder: Path) -> dict[str, Any]:
+    """Return the figures of one set against all rivals."""
+    measured, trained = masks(name)
+    sample = Sample(
+        path=name,
+        dataset=name,
+        names=tuple(path.name for path in measured),
+        masks=tuple(read(path) for path in measured),
+        available=len({*measured, *trained}),
     )
-    return 8 * sum(map(len, stored)) / pixels, pixels / encoding, pixels / decoding
+    rows, missing = rows_for(sample, RIVALS, tables_without(name, folder))
+    if missing:
+        raise SystemExit(f"not installed: {', '.join(missing.values())}. pip install 'quadcodec[bench]'")
+    with tqdm(desc=name, total=len(rows) * len(sample.masks)) as bar:
+        results = measure(rows, sample.masks, sample.names, lambda: bar.update(1))
+    for result in results:
+        if result.problem:
+            print(f"{name}: {result.name}: {result.problem}")
+    return {
+        "masks": len(measured),
+        "megapixels": sample.pixels / 1e6,
+        "environment": environment(),
+        "codecs": [result.to_json() for result in results],
+    }
 
 
-def find_masks(arguments: list[str]) -> tuple[str, list[Mask]]:
-    """Return where the masks are from, and the masks."""
-    if arguments:
-        return ", ".join(arguments), [read_mask(path).astype(np.uint8) for path in arguments]
-    folder = os.environ.get("QUADCODEC_TEST_DATA")
-    files = sorted(Path(folder).glob("cityscapes/gtFine/*/*/*_labelIds.png"))[:6] if folder else []
-    if files:
-        return f"{len(files)} Cityscapes masks", [read_mask(file) for file in files]
-    return "4 generated street scenes", [street_labels(0, (1024, 2048), index) for index in range(4)]
+def _ratio(figures: Figures, ours: str, key: str, rival: str, rival_key: str = "") -> float:
+    return float(figures[ours][key] / figures[rival][rival_key or key])
+
+
+def print_sizes(sets: dict[str, Figures], counts: dict[str, int]) -> None:
+    """Print bits a pixel, and ours as a share of each rival's."""
+    rivals = ["crackle", "jxl", "webp", "zstd", "compresso", "zarr-default", "png"]
+    heads = ["set", "masks", "small-whole, bits/pixel", *(f"/ {rival}" for rival in rivals)]
+    heads += ["-shipped / crackle", "-own / crackle", "small / crackle", "small-256 / crackle-256"]
+    heads += ["fast, bits/pixel", "/ zarr-default", "/ zstd"]
+    rows = []
+    for name, f in sets.items():
+        row = [name, str(counts[name]), f"{f['small-whole']['bpp']:.4g}"]
+        row += [f"{_ratio(f, 'small-whole', 'bpp', rival):.2f}" for rival in rivals]
+        own = ["small-whole-shipped", "small-whole-own", "small"]
+        row += [f"{_ratio(f, codec, 'bpp', 'crackle'):.2f}" if codec in f else "-" for codec in own]
+        row += [f"{_ratio(f, 'small-256', 'bpp', 'crackle-256'):.2f}", f"{f['fast']['bpp']:.4g}"]
+        row += [f"{_ratio(f, 'fast', 'bpp', rival):.2f}" for rival in ("zarr-default", "zstd")]
+        rows.append(row)
+    _print_table(heads, rows)
+
+
+def print_speeds(sets: dict[str, Figures]) -> None:
+    """Print megapixels a second, and ours as a multiple of rivals'."""
+    plain = [
+        ("small-whole", "encode"), ("small-whole", "decode"), ("small", "decode"), ("small", "region"),
+        ("fast", "encode"), ("fast", "decode"), ("fast", "nodes"), ("fast", "coarse"), ("fast", "region"),
+    ]  # fmt: skip
+    ratios = [
+        ("small-whole", "decode", "crackle", "decode"), ("small-whole", "decode", "jxl", "decode"),
+        ("fast", "nodes", "zarr-default", "decode"), ("fast", "coarse", "zarr-default", "decode"),
+        ("fast", "region", "zarr-default", "decode"), ("fast", "region", "zarr-default-256", "region"),
+    ]  # fmt: skip
+    heads = ["set", *(f"{row} {op}" for row, op in plain)]
+    heads += [f"{row} {op} / {rival} {rop}" for row, op, rival, rop in ratios]
+    rows = []
+    for name, f in sets.items():
+        speeds = [f"{f[row][f'{op}_mpix_s']:.0f}" for row, op in plain]
+        shares = [f"{_ratio(f, row, f'{op}_mpix_s', rival, f'{rop}_mpix_s'):.2f}" for row, op, rival, rop in ratios]
+        rows.append([name, *speeds, *shares])
+    _print_table(heads, rows)
+
+
+def noise_excess() -> tuple[float, str]:
+    """Return the worst of (record bytes - 1.02 x raster bytes) on noise of many sizes and kinds, and where."""
+    rng = np.random.default_rng(0)
+    worst = (-np.inf, "")
+    for size in ((1, 1), (3, 5), (17, 31), (64, 64), (100, 257), (512, 512), (1000, 1000)):
+        for high, dtype in ((2, np.uint8), (20, np.uint8), (256, np.uint8), (65536, np.uint16)):
+            mask = rng.integers(0, high, size, dtype)
+            for profile in ("fast", "small"):
+                excess = len(encode(mask, profile=profile)) - 1.02 * mask.nbytes
+                worst = max(worst, (excess, f"{profile}, {size[0]}x{size[1]}, {high} ids"))
+    return float(worst[0]), worst[1]
+
+
+def print_targets(sets: dict[str, Figures]) -> None:
+    """Print each target, what was reached on the set where it is furthest off, and whether it holds."""
+    decode, bpp = "decode_mpix_s", "bpp"
+    everywhere, city = list(sets), [name for name in sets if name == "cityscapes"]
+    targets: list[tuple[str, list[str], Any, float, float | None]] = [  # must, stretch; < 0: at most
+        ("small-whole, size / crackle", everywhere, lambda f: _ratio(f, "small-whole", bpp, "crackle"), -0.80, -0.70),
+        ("small-whole, decode / crackle", everywhere, lambda f: _ratio(f, "small-whole", decode, "crackle"), 1, 1.5),
+        ("small-whole, decode / crackle", city, lambda f: _ratio(f, "small-whole", decode, "crackle"), 3, None),
+        ("small-256, size / crackle-256", city, lambda f: _ratio(f, "small-256", bpp, "crackle-256"), -0.55, -0.45),
+        ("small-whole, size / jxl", everywhere, lambda f: _ratio(f, "small-whole", bpp, "jxl"), -0.65, -0.5),
+        ("small-whole, decode / jxl", everywhere, lambda f: _ratio(f, "small-whole", decode, "jxl"), 10, None),
+        ("small, encode, MPix/s", city, lambda f: f["small"]["encode_mpix_s"], 150, 400),
+        ("fast-raw, bits/pixel", city, lambda f: f["fast-raw"][bpp], -0.10, None),
+        ("fast, size / zarr-default", city, lambda f: _ratio(f, "fast", bpp, "zarr-default"), -0.68, -0.6),
+        ("fast, nodes / zarr-default decode", everywhere,
+         lambda f: _ratio(f, "fast", "nodes_mpix_s", "zarr-default", decode), 1, 2),
+        ("fast, coarse / zarr-default decode", everywhere,
+         lambda f: _ratio(f, "fast", "coarse_mpix_s", "zarr-default", decode), 5, None),
+        ("fast, encode, MPix/s", city, lambda f: f["fast"]["encode_mpix_s"], 400, 800),
+    ]  # fmt: skip
+    rows = []
+    for what, names, figure, must, stretch in targets:
+        sign = -1 if must < 0 else 1
+        found = {name: figure(sets[name]) for name in names if "fast-raw" not in what or "fast-raw" in sets[name]}
+        if not found:
+            continue
+        worst = min(found, key=lambda name: sign * found[name])
+        holding = sum(sign * value >= must for value in found.values())
+        verdict = "holds" if holding == len(found) else f"does not hold: on {holding} of {len(found)} sets"
+        if stretch is not None:
+            beyond = sum(sign * value >= stretch for value in found.values())
+            verdict += f"; stretch {abs(stretch):g} on {beyond} of {len(found)}"
+        limit = f"{'<=' if sign < 0 else '>='} {abs(must):g}"
+        rows.append([what, limit, f"{found[worst]:.3g} ({worst})", verdict])
+    excess, where = noise_excess()
+    verdict = "holds" if excess <= 64 else "does not hold"
+    rows.append(["noise, bytes above 1.02 x raster", "<= 64", f"{excess:.0f} ({where})", verdict])
+    _print_table(["target", "must", "worst set", "verdict"], rows)
+
+
+def _print_table(heads: list[str], rows: list[list[str]]) -> None:
+    for row in [heads, ["---"] * len(heads), *rows]:
+        print("| " + " | ".join(row) + " |")
+    print()
 
 
 def main() -> None:
-    """Print the tables."""
-    where, masks = find_masks(sys.argv[1:])
-    pixels = sum(mask.size for mask in masks)
-    results = {codec.name: measure(codec, masks) for codec in codecs()}
-    ours = results["quadcodec fast"]
-    rows = [["codec", "bits/pixel", "x fast", "encode MPix/s", "x fast", "decode MPix/s", "x fast"]]
-    for name, (bits, encoding, decoding) in results.items():
-        cells = [f"{bits:.4f}", f"{bits / ours[0]:.2f}", f"{encoding / 1e6:.0f}", f"{encoding / ours[1]:.2f}"]
-        rows.append([name, *cells, f"{decoding / 1e6:.0f}", f"{decoding / ours[2]:.2f}"])
-    print(f"{where}, one thread\n\n{align(rows)}\n")
-    records = [encode(mask) for mask in masks]
-    parts = {
-        "nodes only": lambda record: decode_tree(record),
-        "8x8 cells (level 3)": lambda record: decode(record, level=3),
-        "a region of 256x256": lambda record: decode(record, region=(0, 0, 256, 256)),
+    """Measure what OUT lacks of the sets, and print the tables of all that it holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sets", default=",".join(SETS), help="sets, separated by commas; '' to print only")
+    parser.add_argument("out", type=Path, help="folder of results and of tables trained without a set")
+    args = parser.parse_args()
+    if "QUADCODEC_TEST_DATA" not in os.environ:
+        raise SystemExit("no real masks here: set QUADCODEC_TEST_DATA to a folder of them, or run 'quadcodec bench'")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in filter(None, args.sets.split(",")):
+        path = args.out / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(measure_set(name, args.out), indent=1))
+    found = {
+        name: json.loads((args.out / f"{name}.json").read_text())
+        for name in SETS
+        if (args.out / f"{name}.json").exists()
     }
-    rows = [["quadcodec fast, parts", "MPix/s of the whole image", "x dense decode"]]
-    for name, call in parts.items():
-        speed = pixels / sum(best(lambda record=record, call=call: call(record)) for record in records)
-        rows.append([name, f"{speed / 1e6:.0f}", f"{speed / ours[2]:.1f}"])
-    trees = [LinearQuadtree.from_mask(mask) for mask in masks]
-    flips = pixels / sum(best(tree.flip_horizontal) for tree in trees)
-    rows.append(["flip a tree", f"{flips / 1e6:.0f}", f"{flips / ours[2]:.1f}"])
-    print(align(rows))
+    sets = {name: {row["name"]: row for row in result["codecs"]} for name, result in found.items()}
+    for text in dict.fromkeys(result["environment"] for result in found.values()):
+        print(text, end="\n\n")
+    print_sizes(sets, {name: result["masks"] for name, result in found.items()})
+    print_speeds(sets)
+    print_targets(sets)
 
 
 if __name__ == "__main__":

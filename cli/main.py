@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from .bench import bench
 from .datasets import datasets
 from .diff import diff
 from .dry_run import dry_run as look
@@ -168,5 +169,5 @@ def export(store: Path, folder: Path) -> None:
     click.echo(f"{folder}: {count} masks")
 
 
-for command in (datasets, diff, report, stats, view):
+for command in (bench, datasets, diff, report, stats, view):
     cli.add_command(command)
