@@ -14,8 +14,8 @@ from quadcodec.bench.measure import measure
 from quadcodec.bench.row import Codec, Row, in_tiles
 from quadcodec.bench.run import rows_for
 from quadcodec.bench.sample import Sample, take_sample
+from quadcodec.build import write
 from quadcodec.scenes import street_labels
-from quadcodec.store import write
 from quadcodec.tables import shipped
 from quadcodec_cli.main import cli
 
