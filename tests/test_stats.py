@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import zarr
@@ -11,8 +13,8 @@ from quadcodec.convert import convert, plan_conversion
 from quadcodec.errors import MaskError, StoreError
 from quadcodec.manifest import load_manifest
 from quadcodec.masks import read_mask
-from quadcodec.stats import leaf_counts, stats, summary
-from quadcodec.tally import count_tree
+from quadcodec.stats import _shard_task, leaf_counts, stats, summary
+from quadcodec.tally import count_tree, tally
 
 from .conftest import blocks
 from .strategies import masks
@@ -197,3 +199,16 @@ def test_summary_counts_what_the_store_holds(cityscapes, tmp_path):
     assert values["stored_bytes"] == report.stored_bytes == sum(r.stored_bytes for r in stats(tmp_path / "out.zarr"))
     assert (values["images"], values["with_photo"]) == (5, 3)
     assert (values["smallest"], values["largest"]) == ([50, 70], [40, 90])
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    peaks = []
+    for count in (64, 512):
+        store = quadcodec.write(tmp_path / f"{count}.zarr", [blocks(i % 7, 200, 300, block=3) for i in range(count)])
+        stats(store.path, workers=1)
+        tasks = [_shard_task(store, shard, {"raw": None}) for shard in range(-(-count // 64))]
+        tracemalloc.start()
+        tally(tasks)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
