@@ -182,7 +182,7 @@ def _store_rows(
     ignored = dict.fromkeys(store.info.void, 0)
     train = ignored | {c.id: 0 if c.train_id is None else c.train_id + 1 for c in store.classes}
     spaces = _spaces(str(store.path), classes, store.info.train_classes, train)
-    tasks = (_shard_task(store, shard, spaces) for shard in range(-(-len(store) // store.info.shard_size)))
+    tasks = (ShardTask(store, shard, spaces) for shard in range(store.num_shards))
     total = tally(tasks, choose_workers(workers, much=len(store) >= _MANY_IMAGES), progress)
     names = {"raw": {c.id: c.name for c in store.classes}, "train": _train_names(store.info.train_classes)}
     rows = []
@@ -192,15 +192,6 @@ def _store_rows(
         head = (str(store.path), store.info.dataset, store.info.profile, split, space)
         rows.append(_row(head, total[split, space], names[space], store.info.published.get(split)))
     return rows
-
-
-def _shard_task(store: LabelStore, shard: int, spaces: LabelSpaces) -> ShardTask:
-    size = store.info.shard_size
-    part = slice(shard * size, (shard + 1) * size)
-    return ShardTask(
-        store.path, shard, size, part.start, store.names[part], store.splits[part], store.columns.source[part],
-        store.sizes[part], store.info.image_root, store.info.levels, store.fill_value, store.dtype, spaces,
-    )  # fmt: skip
 
 
 def _folder_rows(

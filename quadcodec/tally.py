@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError, MaskError
+from .errors import MaskError
 from .kernels.leaves import count_leaves
 from .manifest import Source
 from .masks import read_mask
 from .parallel import Task, run_tasks
 from .quadtree import LinearQuadtree
-from .record import decode_tree
-from .shard import EMPTY, read_range, read_shard_index, shard_path
+from .store import LabelStore, open_store
 
 __all__ = ["FolderTask", "LabelSpaces", "ShardTask", "Tally", "count_tree", "tally"]
 
@@ -127,25 +127,14 @@ def count_tree(tree: LinearQuadtree) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 @dataclass(frozen=True, eq=False)
 class ShardTask:
-    """Count the images of one shard of a store.
+    """Count the images of one shard of a store. A worker process is sent the store's path, and opens it once."""
 
-    ``names``, ``splits``, ``sources`` and ``sizes`` are those of the shard's images; ``first`` is the index of the
-    first one. ``fill_value`` and ``dtype`` are those of the labels array.
-    """
-
-    store: Path
+    store: LabelStore
     shard: int
-    shard_size: int
-    first: int
-    names: Sequence[str]
-    splits: Sequence[str]
-    sources: Sequence[str]
-    sizes: NDArray[np.uint32]
-    source_root: str
-    levels: int
-    fill_value: int
-    dtype: np.dtype[Any]
     spaces: LabelSpaces
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.store.path, self.shard, self.spaces)
 
     def run(self) -> dict[Key, Tally]:
         """Return the tally of each split and label space.
@@ -155,28 +144,42 @@ class ShardTask:
         StoreError, FormatError : the shard or a record cannot be read.
         MaskError : a mask holds an id that a label space lacks.
         """
-        path = shard_path(self.store, self.shard)
-        index = read_shard_index(path, self.shard_size)
+        store, size = self.store, self.store.info.shard_size
         tallies: dict[Key, Tally] = {}
-        for slot, (offset, nbytes) in enumerate(index[: len(self.names)].tolist()):
+        for index in range(self.shard * size, min((self.shard + 1) * size, len(store))):
+            tree = store.quadtree(index)
             try:
-                if offset == EMPTY:  # zarr leaves out what equals the fill value
-                    mask = np.full(self.sizes[slot], self.fill_value, self.dtype)
-                    tree, nbytes = LinearQuadtree.from_mask(mask, self.levels), 0
-                else:
-                    tree = decode_tree(read_range(path, offset, nbytes))
-                _add(tallies, self.splits[slot], tree, self.spaces, nbytes, self._source_bytes(slot))
-            except (FormatError, MaskError) as error:
-                where = f"{self.store}: record {self.first + slot} {self.names[slot]!r}"
-                hint = ". Run 'quadcodec validate --deep'" if isinstance(error, FormatError) else ""
-                raise type(error)(f"{where}: {error}{hint}") from error
+                _add(
+                    tallies,
+                    store.splits[index],
+                    tree,
+                    self.spaces,
+                    store.stored_bytes(index),
+                    _file_bytes(store, index),
+                )
+            except MaskError as error:
+                raise MaskError(f"{store.path}: record {index} {store.names[index]!r}: {error}") from error
         return tallies
 
-    def _source_bytes(self, slot: int) -> int | None:
-        try:
-            return (Path(self.source_root) / self.sources[slot]).stat().st_size if self.source_root else None
-        except OSError:
-            return None
+
+def _reopened(path: Path, shard: int, spaces: LabelSpaces) -> ShardTask:
+    return ShardTask(_open_once(path), shard, spaces)
+
+
+@lru_cache(maxsize=1)
+def _open_once(path: Path) -> LabelStore:
+    """Open a store in a worker process, which lives as long as its caller reads the store."""
+    return open_store(path)
+
+
+def _file_bytes(store: LabelStore, index: int) -> int | None:
+    """Return the size of the mask file that a record was made from; None if it is not there any more."""
+    if not store.info.image_root:
+        return None
+    try:
+        return (Path(store.info.image_root) / store.columns.source[index]).stat().st_size
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -13,8 +14,8 @@ from quadcodec.convert import convert, plan_conversion
 from quadcodec.errors import MaskError, StoreError
 from quadcodec.manifest import load_manifest
 from quadcodec.masks import read_mask
-from quadcodec.stats import _shard_task, leaf_counts, stats, summary
-from quadcodec.tally import count_tree, tally
+from quadcodec.stats import leaf_counts, stats, summary
+from quadcodec.tally import ShardTask, count_tree, tally
 
 from .conftest import blocks
 from .strategies import masks
@@ -151,11 +152,19 @@ def test_workers_count_the_same(tmp_path):
         splits=["a" if i % 3 else "b" for i in range(150)],
         void=[0],
     )
+    assert len(pickle.dumps(ShardTask(store, 1, {"raw": None}))) < 1000  # not the whole index for each shard
     done = []
     alone, shared = stats(store.path, workers=1, progress=done.append), stats(store.path, workers=2)
     assert done == [64, 64, 22]
     assert [row.to_json() for row in alone] == [row.to_json() for row in shared]
     assert [row.images for row in alone] == [50, 100]
+
+
+def test_a_store_with_tables_of_its_own(cityscapes, tmp_path):
+    convert(plan_conversion(cityscapes, profile="small", own_tables=True), tmp_path / "own.zarr")
+    convert(plan_conversion(cityscapes), tmp_path / "fast.zarr")
+    own, fast = stats(tmp_path / "own.zarr", workers=2), stats(tmp_path / "fast.zarr")
+    assert [row.leaves for row in own] == [row.leaves for row in fast]
 
 
 def test_mask_files_that_are_gone_are_not_counted(cityscapes, tmp_path):
@@ -206,7 +215,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     for count in (64, 512):
         store = quadcodec.write(tmp_path / f"{count}.zarr", [blocks(i % 7, 200, 300, block=3) for i in range(count)])
         stats(store.path, workers=1)
-        tasks = [_shard_task(store, shard, {"raw": None}) for shard in range(-(-count // 64))]
+        tasks = [ShardTask(store, shard, {"raw": None}) for shard in range(store.num_shards)]
         tracemalloc.start()
         tally(tasks)
         peaks.append(tracemalloc.get_traced_memory()[1])
