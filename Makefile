@@ -37,12 +37,15 @@ demo: scenes
 	$(BIN)/quadcodec convert $(DEMO_DATA) $(OUT)/labels.zarr --overwrite
 	$(BIN)/quadcodec stats $(OUT)/labels.zarr
 	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 -o $(OUT)/levels.png --overwrite
+	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 --as tree -o $(OUT)/tree.png --overwrite
+	$(BIN)/quadcodec report $(OUT)/labels.zarr -o $(OUT)/report.html --overwrite
 	$(BIN)/qgn-train --labels $(OUT)/labels.zarr --image-size 192x384 --steps $(STEPS) --work-dir $(OUT)/run --overwrite
 	$(BIN)/qgn-eval --checkpoint $(OUT)/run/last.safetensors --labels $(OUT)/labels.zarr
 	$(BIN)/qgn-predict $(DEMO_DATA)/leftImg8bit/val --checkpoint $(OUT)/run/last.safetensors --out $(OUT)/predictions --overwrite
 	@echo
 	@echo 'The store of label trees:       $(OUT)/labels.zarr'
-	@echo 'The levels of its first mask:   $(OUT)/levels.png'
+	@echo 'Its first mask, as a tree:      $(OUT)/levels.png, $(OUT)/tree.png'
+	@echo 'A report on it, for a browser:  $(OUT)/report.html'
 	@echo 'The model and its log:          $(OUT)/run/last.safetensors, $(OUT)/run/log.jsonl'
 	@echo 'Predicted labels and trees:     $(OUT)/predictions/'
 

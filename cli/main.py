@@ -15,9 +15,9 @@ from .datasets import datasets
 from .diff import diff
 from .dry_run import dry_run as look
 from .errors import run
+from .info import info
 from .report import report
 from .stats import stats
-from .tables import summary_text
 from .view import view
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -124,18 +124,6 @@ def convert(
 
 @cli.command()
 @click.argument("store", type=click.Path(path_type=Path))
-@JSON
-def info(store: Path, as_json: bool) -> None:
-    """Describe a store: data set, sizes, classes, bytes."""
-    from quadcodec.stats import summary
-    from quadcodec.store import open_store
-
-    values = summary(open_store(store))
-    click.echo(json.dumps(values) if as_json else summary_text(values))
-
-
-@cli.command()
-@click.argument("store", type=click.Path(path_type=Path))
 @click.option("--deep", is_flag=True, help="Decode every record, too.")
 @JSON
 def validate(store: Path, deep: bool, as_json: bool) -> None:
@@ -169,5 +157,5 @@ def export(store: Path, folder: Path) -> None:
     click.echo(f"{folder}: {count} masks")
 
 
-for command in (bench, datasets, diff, report, stats, view):
+for command in (bench, datasets, diff, info, report, stats, view):
     cli.add_command(command)

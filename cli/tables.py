@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quadcodec.diff import ImageDiff, Summary
+    from quadcodec.explain import Explanation
     from quadcodec.info import ClassInfo
 
 _SHOWN = 5
 """Skipped masks that are listed."""
 
 _MOST_CHANGES = 3
+_MOST_LABELS = 20
 
 
 def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -81,3 +83,34 @@ def diff_summary(summary: Summary) -> str:
     text = ", ".join(f"{count} {what}" for what, count in parts.items() if count or what == "equal")
     share = 100 * summary.differing_pixels / summary.compared_pixels if summary.compared_pixels else 0.0
     return f"images: {text}; {summary.differing_pixels} of {summary.compared_pixels} pixels differ ({share:.4f} %)"
+
+
+def record_text(found: Explanation, classes: Sequence[ClassInfo]) -> str:
+    """Return what a record holds: facts, its parts with their sizes, the nodes of its levels."""
+    pixels = found.height * found.width
+    names = {c.id: c.name for c in classes}
+    labels = [f"{i} {names[i]}" if i in names else str(i) for i in found.labels]
+    if len(labels) > _MOST_LABELS:
+        labels[_MOST_LABELS:] = [f"{len(labels) - _MOST_LABELS} more"]
+    facts = [
+        ("size", f"{found.height} x {found.width} (height x width), ids of {found.bits} bits"),
+        ("record", f"{found.nbytes} bytes, {8 * found.nbytes / pixels:.4f} bits a pixel, profile {found.profile}"),
+        ("ids", f"{len(found.labels)}: " + ", ".join(labels)),
+    ]
+    if found.num_pairs is not None:
+        facts.append(("pairs", f"{found.num_pairs} pairs of classes"))
+    if found.tile_side is not None:
+        tiles = f"{len(found.tiles)} of {found.tile_side} pixels a side" if found.tile_side else "one"
+        facts.append(("tiles", tiles if found.tiles else "none: one id"))
+        facts.append(("tables", "those of the package" if found.own_tables is None else f"own, {found.own_tables}"))
+    parts = [["part", "bytes", "share %", "bytes unpacked", "stage"]]
+    for part in found.parts:
+        unpacked = "" if part.unpacked_bytes is None else str(part.unpacked_bytes)
+        share = f"{100 * part.nbytes / found.nbytes:.1f}"
+        parts.append([part.name, str(part.nbytes), share, unpacked, part.stage])
+    levels = [["level", "cell", "nodes", "leaves", "two classes", "more classes", "outside", "pixels in leaves %"]]
+    for row in found.levels:
+        numbers = (row.nodes, row.leaves, row.pairs, row.multi, row.outside)
+        share = f"{100 * row.pixels / pixels:.2f}"
+        levels.append([f"Q{row.level}", f"{1 << row.level} px", *(str(v) for v in numbers), share])
+    return "\n\n".join((align([[f"  {k}", v] for k, v in facts], left=2), align(parts), align(levels)))

@@ -16,7 +16,8 @@ from .tables import Tables
 
 __all__ = ["FORMAT_VERSION", "PROFILES", "check_record", "decode", "decode_tree", "encode", "encode_tree"]
 
-_SMALL_START = Header.NBYTES + 4  # the header and its checksum
+SMALL_START = Header.NBYTES + 4
+"""Offset of the payload of the small profile: after the header and its checksum."""
 _OVERHEAD = 64
 """Bytes by which a tree's record may be longer than the mask; noise is written in the small profile."""
 
@@ -90,7 +91,7 @@ def _checksum(data: bytes) -> bytes:
 def _open(record: bytes) -> Header:
     """Return the header of a record; that of the small profile is checked here, the others with their layout."""
     header = read_header(record)
-    if header.profile == SMALL and record[Header.NBYTES : _SMALL_START] != _checksum(record[: Header.NBYTES]):
+    if header.profile == SMALL and record[Header.NBYTES : SMALL_START] != _checksum(record[: Header.NBYTES]):
         raise CorruptRecordError("header contradicts its checksum")
     return header
 
@@ -106,8 +107,8 @@ def check_record(record: bytes, *, tables: Tables | None = None) -> Header:
     """
     header = _open(record)
     if header.profile == SMALL:
-        payload = record[_SMALL_START:]
-        expected = _SMALL_START + small.payload_bytes(
+        payload = record[SMALL_START:]
+        expected = SMALL_START + small.payload_bytes(
             payload, header.height, header.width, header.mask_dtype, tables=tables
         )
     else:
@@ -131,7 +132,7 @@ def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) 
     if not 0 <= level < header.levels:
         raise ValueError(f"level is {level}, expected 0..{header.levels - 1}")
     if header.profile == SMALL:
-        payload = record[_SMALL_START:]
+        payload = record[SMALL_START:]
         pyramid = small.decode_pyramid(
             payload, header.height, header.width, header.mask_dtype, header.levels, tables=tables
         )
@@ -163,6 +164,6 @@ def decode(
     """
     header = _open(record)
     if header.profile == SMALL and level == 0:
-        payload = record[_SMALL_START:]
+        payload = record[SMALL_START:]
         return small.decode(payload, header.height, header.width, header.mask_dtype, region=region, tables=tables)
     return decode_tree(record, level=level, tables=tables).to_level(level, region)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +22,6 @@ from .charts import bar, hex_color, level_legend, stacked
 from .errors import StoreError
 from .files import write_atomic
 from .pyramid import COMPOSITE, OUTSIDE
-from .quadtree import LinearQuadtree
 from .render import class_colors
 from .stats import StatsRow, leaf_counts, stats, summary
 from .store import LabelStore, open_store
@@ -38,24 +37,22 @@ _SPEEDS = {
     "encode_mpix_s": "encode",
     "decode_mpix_s": "decode",
     "nodes_mpix_s": "nodes only",
-    "coarse_mpix_s": "coarse cells",
+    "coarse_mpix_s": "8x8 cells",
     "region_mpix_s": "region",
 }
+
+_ERROR = '<th scope="col"><abbr title="standard error of the ratio over images">error</abbr></th>'
 
 Bench = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class _Survey:
-    """Hold what a pass over a store's trees found."""
-
-    ratios: NDArray[np.float64]
-    """Leaves over padded pixels of each image, in percent."""
-    class_pixels: dict[int, int]
-
-
 def report(
-    paths: Sequence[str | Path], *, images: Sequence[str] = (), bench: Bench | None = None, command: str = ""
+    paths: Sequence[str | Path],
+    *,
+    images: Sequence[str] = (),
+    classes: Sequence[str] = ("raw",),
+    bench: Bench | None = None,
+    command: str = "",
 ) -> str:
     """Return the page.
 
@@ -63,31 +60,34 @@ def report(
     ----------
     paths : stores.
     images : names or numbers of images to show besides the densest and sparsest, of every store that has them.
+    classes : label spaces to count, as in `stats`; trees are always of raw ids.
     bench : what `read_bench` gave.
     command : what was typed to make the page, to be told on it.
 
     Raises
     ------
-    StoreError, CorruptRecordError : a store cannot be read, or an image is in none of them.
+    StoreError, CorruptRecordError : a store cannot be read or lacks training classes, or an image is in none of them.
     """
     stores = [open_store(path) for path in paths]
-    rows = [row for path in paths for row in stats(path)]
-    surveys = [_survey(store) for store in stores]
+    groups = [stats(path, classes=classes) for path in paths]
+    rows = [row for group in groups for row in group]
     trees = [
         _tree_data(store, index, note)
-        for store, survey in zip(stores, surveys, strict=True)
-        for index, note in _choose(store, survey, images, stores)
+        for store in stores
+        for index, note in _choose(store, _ratios(store), images, stores)
     ]
     title = "Label trees of " + ", ".join(dict.fromkeys(store.info.dataset for store in stores))
     count = sum(len(store) for store in stores)
     parts = {
         "title": escape(title),
         "subtitle": escape(f"{count} images in {len(stores)} stores" if len(stores) > 1 else f"{count} images"),
-        "stores": "".join(_store_facts(store) for store in stores),
+        "stores": "".join(_store_facts(store, group) for store, group in zip(stores, groups, strict=True)),
         "table5": _table5(rows),
         "levels": _level_charts(rows),
         "classes": "".join(
-            _class_table(store, survey, len(stores) > 1) for store, survey in zip(stores, surveys, strict=True)
+            _class_table(store, [row for row in group if row.classes == space])
+            for store, group in zip(stores, groups, strict=True)
+            for space in classes
         ),
         "speed": "" if bench is None else _speed(bench),
         "cards": _cards(trees),
@@ -124,9 +124,9 @@ def read_bench(path: str | Path) -> Bench:
     try:
         codecs = json.loads(Path(path).read_text(encoding="utf-8"))["codecs"]
         for codec in codecs:
-            str(codec["name"]), float(codec["bpp"])
-            for key in _SPEEDS:
-                float(codec.get(key) or 0)
+            for figure in (codec["bpp"], *(codec.get(key) for key in _SPEEDS)):
+                if str(codec["name"]) and figure is not None:
+                    float(figure)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}). Check the path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -137,27 +137,22 @@ def read_bench(path: str | Path) -> Bench:
     return list(codecs)
 
 
-def _survey(store: LabelStore) -> _Survey:
+def _ratios(store: LabelStore) -> NDArray[np.float64]:
+    """Return the leaves over padded pixels of each image, in percent."""
     ratios = np.empty(len(store))
-    pixels: dict[int, int] = {}
     for index in range(len(store)):
         tree = store.quadtree(index)
-        ratios[index] = 100 * float(leaf_counts(tree).sum()) / _padded(tree)
-        for label, count in tree.class_pixels().items():
-            pixels[label] = pixels.get(label, 0) + count
-    return _Survey(ratios, pixels)
-
-
-def _padded(tree: LinearQuadtree) -> int:
-    return tree.grid[0] * tree.grid[1] << 2 * (tree.levels - 1)
+        padded = tree.grid[0] * tree.grid[1] << 2 * (tree.levels - 1)
+        ratios[index] = 100 * float(leaf_counts(tree).sum()) / padded
+    return ratios
 
 
 def _choose(
-    store: LabelStore, survey: _Survey, images: Sequence[str], stores: Sequence[LabelStore]
+    store: LabelStore, ratios: NDArray[np.float64], images: Sequence[str], stores: Sequence[LabelStore]
 ) -> list[tuple[int, str]]:
     """Return (index, note) of the densest images, the sparsest, and those that were named."""
     share = max(1, min(3, MAX_TREES // (2 * len(stores))))
-    order = np.argsort(-survey.ratios, kind="stable")
+    order = np.argsort(-ratios, kind="stable")
     ends = [*order[:share], *order[share:][-share:]]
     named = []
     for image in images:
@@ -167,8 +162,8 @@ def _choose(
             if store is stores[-1] and not any(_has(other, image) for other in stores):
                 raise
     dense = set(order[:share])
-    notes = {i: f"{'densest' if i in dense else 'sparsest'}: {survey.ratios[i]:.2f} % leaves" for i in ends}
-    chosen = {i: f"chosen: {survey.ratios[i]:.2f} % leaves" for i in named}
+    notes = {i: f"{'densest' if i in dense else 'sparsest'}: {ratios[i]:.2f} % leaves" for i in ends}
+    chosen = {i: f"chosen: {ratios[i]:.2f} % leaves" for i in named}
     return [(int(i), note) for i, note in (chosen | notes).items()]
 
 
@@ -215,9 +210,10 @@ def _hex(color: NDArray[np.uint8]) -> str:
     return hex_color((r, g, b))
 
 
-def _store_facts(store: LabelStore) -> str:
+def _store_facts(store: LabelStore, rows: Sequence[StatsRow]) -> str:
     values = summary(store)
-    dense = values["pixels"] * store.dtype.itemsize
+    counted = [row for row in rows if row.classes == rows[0].classes]
+    sources = [row.source_bytes for row in counted if row.source_bytes is not None]
     size = " x ".join(str(v) for v in values["smallest"])
     if values["largest"] != values["smallest"]:
         size += " to " + " x ".join(str(v) for v in values["largest"])
@@ -225,16 +221,22 @@ def _store_facts(store: LabelStore) -> str:
         "data set": values["dataset"],
         "images": f"{values['images']:,}: " + ", ".join(f"{name} {n:,}" for name, n in values["splits"].items()),
         "size": f"{size} pixels (height x width), {values['pixels'] / 1e6:,.1f} million in all",
-        "records": f"{_bytes(values['stored_bytes'])}, {values['stored_bits_per_pixel']:.4f} bits a pixel, "
-        f"{dense / values['stored_bytes']:,.0f} times smaller than the dense arrays",
+        "records": f"{_bytes(values['stored_bytes'])}, {values['stored_bits_per_pixel']:.4f} bits a pixel",
+        "dense arrays": _times(sum(row.dense_bytes for row in counted), values["stored_bytes"]),
+        "mask files": _times(sum(sources), values["stored_bytes"]) if len(sources) == len(counted) else "not found",
         "quadtree": f"{values['levels']} levels, profile {values['profile']}, format {values['format_version']}",
         "classes": f"{len(values['classes'])} named ids" + (", of which void: " if values["void"] else "")
         + ", ".join(values["classes"].get(str(v), str(v)) for v in values["void"]),
     }  # fmt: skip
     if values["skipped"]:
         facts["left out"] = f"{len(values['skipped'])} masks that could not be read"
-    rows = "".join(f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in facts.items())
-    return f'<h3>{escape(values["path"])}</h3><table class="facts"><tbody>{rows}</tbody></table>'
+    lines = "".join(f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in facts.items())
+    return f'<h3>{escape(values["path"])}</h3><table class="facts"><tbody>{lines}</tbody></table>'
+
+
+def _times(count: int, stored: int) -> str:
+    """Return a number of bytes, and how many times as many it is as the stored ones."""
+    return _bytes(count) + (f", {count / stored:,.1f} times the records" if stored else "")
 
 
 def _bytes(count: int) -> str:
@@ -249,21 +251,23 @@ def _table5(rows: Sequence[StatsRow]) -> str:
     for row in rows:
         shares = [row.percent.get(level) for level in levels]
         ours = [*shares, row.leaf_ratio_percent]
-        body = _table_row(_row_name(row), f"{row.images:,}", ours, "")
+        body = _table_row(_row_name(row), f"{row.images:,}", ours, "", row.leaf_ratio_error)
         if row.published is not None:
             paper = [row.published.get(str(level)) for level in levels] + [row.published["ratio"]]
             signed = [None if a is None or b is None else a - b for a, b in zip(ours, paper, strict=True)]
             body += _table_row("paper", "", paper, "paper") + _table_row("difference", "", signed, "difference")
         bodies.append(f"<tbody>{body}</tbody>")
-    table = f'<table class="table5"><thead><tr>{head}<th scope="col">ratio</th></tr></thead>{"".join(bodies)}</table>'
+    head += f'<th scope="col">ratio</th>{_ERROR}'
+    table = f'<table class="table5"><thead><tr>{head}</tr></thead>{"".join(bodies)}</table>'
     return f'<div class="scroll" tabindex="0" role="region" aria-label="Table 5">{table}</div>'
 
 
 def _row_name(row: StatsRow) -> str:
-    return f"{row.dataset} {row.split}"
+    return f"{row.dataset} {row.split}" + (", training classes" if row.classes == "train" else "")
 
 
-def _table_row(name: str, images: str, values: Sequence[float | None], kind: str) -> str:
+def _table_row(name: str, images: str, values: Sequence[float | None], kind: str, error: float | None = None) -> str:
+    """Return a row of Table 5; ``error`` is the standard error of the last value, NaN for one image."""
     cells = []
     for value in values:
         if value is None:
@@ -272,6 +276,7 @@ def _table_row(name: str, images: str, values: Sequence[float | None], kind: str
             cells.append(f"<td>{value:+.2f}</td>")
         else:
             cells.append(f"<td>{value:.2f}</td>")
+    cells.append("<td></td>" if error is None or math.isnan(error) else f"<td>{error:.2f}</td>")
     return f'<tr class="{kind}"><th scope="row">{escape(name)}</th><td>{images}</td>{"".join(cells)}</tr>'
 
 
@@ -289,44 +294,55 @@ def _level_charts(rows: Sequence[StatsRow]) -> str:
     return "".join(parts)
 
 
-def _class_table(store: LabelStore, survey: _Survey, several: bool) -> str:
-    """Return the share of pixels of each class, the most frequent first."""
-    names = {c.id: c.name for c in store.classes}
-    colors = class_colors(store.palette)
-    total = sum(survey.class_pixels.values())
-    ranked = sorted(survey.class_pixels.items(), key=lambda item: (-item[1], item[0]))
+def _class_table(store: LabelStore, rows: Sequence[StatsRow]) -> str:
+    """Return the share of pixels of each class over all splits, the most frequent first."""
+    pixels: dict[int, int] = {}
+    for row in rows:
+        for label, count in row.class_pixels.items():
+            pixels[label] = pixels.get(label, 0) + count
+    train = rows[0].classes == "train"
+    names, colors = rows[0].class_names, _class_colors(store, train=train)
+    total = sum(pixels.values())
+    ranked = sorted(pixels.items(), key=lambda item: (-item[1], item[0]))
     most = ranked[0][1]
-    rows = []
+    lines = []
     for label, count in ranked:
-        color = _hex(colors[label % len(colors)])
-        name = escape(names.get(label, f"id {label}")) + (" (void)" if label in store.info.void else "")
-        rows.append(
-            f'<tr><th scope="row"><span class="swatch" style="background:{color}"></span>{name}</th>'
+        name = escape(names.get(label, f"id {label}"))
+        name += " (void)" if label in store.info.void and not train else ""
+        lines.append(
+            f'<tr><th scope="row"><span class="swatch" style="background:{colors(label)}"></span>{name}</th>'
             f'<td class="bar">{bar(count / most)}</td><td>{100 * count / total:.3f} %</td></tr>'
         )
     head = '<thead><tr><th scope="col">class</th><th></th><th scope="col">pixels</th></tr></thead>'
-    text = f"<h3>{escape(store.info.dataset)}</h3>" if several else ""
-    text += f'<table class="bars">{head}<tbody>{"".join(rows[:_COMMON])}</tbody></table>'
-    if len(rows) > _COMMON:
-        rest = f'<table class="bars"><tbody>{"".join(rows[_COMMON:])}</tbody></table>'
-        text += f"<details><summary>{len(rows) - _COMMON} rarer classes</summary>{rest}</details>"
-    absent = len([i for i in names if i not in survey.class_pixels])
-    return text + (f'<p class="quiet">{absent} named ids occur in no image.</p>' if absent else "")
+    text = f"<h3>{escape(store.info.dataset)}{', training classes' if train else ''}</h3>"
+    text += f'<table class="bars">{head}<tbody>{"".join(lines[:_COMMON])}</tbody></table>'
+    if len(lines) > _COMMON:
+        rest = f'<table class="bars"><tbody>{"".join(lines[_COMMON:])}</tbody></table>'
+        text += f"<details><summary>{len(lines) - _COMMON} rarer classes</summary>{rest}</details>"
+    absent = len([i for i in names if i not in pixels])
+    return text + (f'<p class="quiet">{absent} named classes occur in no image.</p>' if absent else "")
+
+
+def _class_colors(store: LabelStore, *, train: bool) -> Callable[[int], str]:
+    """Return what gives a class its colour: a training class has that of the first raw id that is trained as it."""
+    colors = class_colors(store.palette)
+    first = {c.train_id: c.id for c in reversed(store.classes)}
+    return lambda label: _hex(colors[(first.get(label, 0) if train else label) % len(colors)])
 
 
 def _speed(bench: Bench) -> str:
     """Return size and speed of each codec, bits first."""
     columns = [key for key in _SPEEDS if any(codec.get(key) for codec in bench)]
-    widest = max(float(codec["bpp"]) for codec in bench) if bench else 0
+    widest = max((float(codec["bpp"] or 0) for codec in bench), default=0)
     head = "".join(f'<th scope="col">{_SPEEDS[key]}</th>' for key in columns)
     rows = []
     for codec in bench:
-        bits = float(codec["bpp"])
+        bits = codec["bpp"]
         cells = "".join(f"<td>{_number(codec.get(key))}</td>" for key in columns)
-        note = "" if codec.get("lossless", True) else " (not lossless)"
+        note = " (not lossless)" if codec.get("lossless") is False else ""
         rows.append(
-            f'<tr><th scope="row">{escape(str(codec["name"]))}{note}</th><td>{bits:.4f}</td>'
-            f'<td class="bar">{bar(bits / widest if widest else 0)}</td>{cells}</tr>'
+            f'<tr><th scope="row">{escape(str(codec["name"]))}{note}</th><td>{_number(bits, 4)}</td>'
+            f'<td class="bar">{bar((bits or 0) / widest if widest else 0)}</td>{cells}</tr>'
         )
     table = (
         f'<table class="bars speed"><thead><tr><th scope="col">codec</th><th scope="col">bits/pixel</th>'
@@ -339,8 +355,8 @@ def _speed(bench: Bench) -> str:
     )
 
 
-def _number(value: float | None) -> str:
-    return "&ndash;" if not value else f"{value:,.0f}"
+def _number(value: float | None, digits: int = 0) -> str:
+    return "&ndash;" if value is None else f"{value:,.{digits}f}"
 
 
 def _cards(trees: Sequence[Mapping[str, Any]]) -> str:

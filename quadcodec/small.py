@@ -17,7 +17,7 @@ from .kernels.tile import decode_tile, encode_tile
 from .pyramid import MAX_LEVELS, MIN_LEVELS, TPyramid, check_mask, node_dtype
 from .tables import Tables, shipped
 
-__all__ = ["decode", "decode_pyramid", "encode", "payload_bytes"]
+__all__ = ["Head", "Tile", "decode", "decode_pyramid", "encode", "payload_bytes", "read_head", "tile_grid"]
 
 MIN_TILE = 64
 LISTED, BITMAP, IDENTITY = 0, 1, 2
@@ -29,7 +29,7 @@ SHORT_STREAM = 1024
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """Say where a tile's stream lies; a ``mode`` of None is a tile of one label, ``label``."""
 
     mode: int | None
@@ -40,13 +40,31 @@ class _Tile:
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
+    """Describe what stands before the streams of a payload.
+
+    Attributes
+    ----------
+    side : of the tiles, in pixels; 0 for one tile.
+    palette_kind : LISTED, BITMAP or IDENTITY.
+    palette : the ids that labels count.
+    palette_bytes : length of what tells them.
+    own_tables : checksum of the tables that the payload needs; None for those of the package.
+    nbytes : length of the payload.
+    """
+
     side: int
+    palette_kind: int
     palette: NDArray[Any]
+    palette_bytes: int
     own_tables: int | None
-    tiles: list[_Tile]
+    tiles: list[Tile]
     nbytes: int
-    """Length of the payload."""
+
+    @property
+    def head_bytes(self) -> int:
+        """Length of the head itself, its checksum included."""
+        return self.tiles[0].offset if self.tiles else self.nbytes
 
 
 def encode(mask: ArrayLike, *, tile: int | None = 512, tables: Tables | None = None) -> bytes:
@@ -81,7 +99,7 @@ def encode(mask: ArrayLike, *, tile: int | None = 512, tables: Tables | None = N
     streams = []
     if len(palette) > 1:
         flat = mask.reshape(-1)
-        for y0, x0, h, w in _grid(height, width, side):
+        for y0, x0, h, w in tile_grid(height, width, side):
             part = mask[y0 : y0 + h, x0 : x0 + w]
             if (part == part[0, 0]).all():
                 _put_varint(head, 0)
@@ -176,14 +194,14 @@ def decode(
     top, left, rows, cols = region if region is not None else (0, 0, height, width)
     if top < 0 or left < 0 or rows < 1 or cols < 1 or top + rows > height or left + cols > width:
         raise ValueError(f"region {(top, left, rows, cols)} leaves the mask of {height} x {width} pixels")
-    head = _read_head(payload, height, width, mask_dtype)
+    head = read_head(payload, height, width, mask_dtype)
     start = _start_of(head, tables)
     out = np.empty((rows, cols), mask_dtype)
     no_cells = np.empty((0, 0), node_dtype(mask_dtype))
     if len(head.palette) == 1:
         out[:] = head.palette[0]
         return out
-    for tile, (y0, x0, h, w) in zip(head.tiles, _grid(height, width, head.side), strict=True):
+    for tile, (y0, x0, h, w) in zip(head.tiles, tile_grid(height, width, head.side), strict=True):
         y1, x1 = max(y0, top), max(x0, left)
         y2, x2 = min(y0 + h, top + rows), min(x0 + w, left + cols)
         if y1 >= y2 or x1 >= x2:
@@ -202,7 +220,7 @@ def decode(
 
 def payload_bytes(payload: bytes, height: int, width: int, dtype: DTypeLike, *, tables: Tables | None = None) -> int:
     """Return the length of a whole payload, as its head gives it; errors as `decode`."""
-    head = _read_head(payload, height, width, np.dtype(dtype))
+    head = read_head(payload, height, width, np.dtype(dtype))
     _start_of(head, tables)
     return head.nbytes
 
@@ -223,13 +241,13 @@ def decode_pyramid(
     mask_dtype = np.dtype(dtype)
     if not MIN_LEVELS <= levels <= MAX_LEVELS:
         raise ValueError(f"levels is {levels}, expected {MIN_LEVELS}..{MAX_LEVELS}")
-    head = _read_head(payload, height, width, mask_dtype)
+    head = read_head(payload, height, width, mask_dtype)
     if head.side % 2 or len(head.palette) == 1:  # cells of T_1 would lie across tiles, or nothing is coded
         return TPyramid.from_mask(decode(payload, height, width, dtype, tables=tables), levels)
     start = _start_of(head, tables)
     mask = np.empty((height, width), mask_dtype)
     cells = np.empty((-(-height // 2), -(-width // 2)), node_dtype(mask_dtype))
-    for tile, (y0, x0, h, w) in zip(head.tiles, _grid(height, width, head.side), strict=True):
+    for tile, (y0, x0, h, w) in zip(head.tiles, tile_grid(height, width, head.side), strict=True):
         if tile.mode is None:
             mask[y0 : y0 + h, x0 : x0 + w] = head.palette[tile.label]
             cells[y0 // 2 : (y0 + h + 1) // 2, x0 // 2 : (x0 + w + 1) // 2] = head.palette[tile.label]
@@ -238,7 +256,7 @@ def decode_pyramid(
     return TPyramid.from_base(mask, cells, levels)
 
 
-def _start_of(head: _Head, tables: Tables | None) -> Tables:
+def _start_of(head: Head, tables: Tables | None) -> Tables:
     """Return the tables that a payload needs."""
     if head.own_tables is None:
         return shipped()
@@ -252,7 +270,7 @@ def _start_of(head: _Head, tables: Tables | None) -> Tables:
 
 def _decode_tile(
     payload: bytes,
-    tile: _Tile,
+    tile: Tile,
     palette: NDArray[Any],
     tables: Tables,
     out: NDArray[Any],
@@ -284,7 +302,7 @@ def _decode_tile(
         raise CorruptRecordError(f"tile: the stream is none that an encoder writes (problem {status})")
 
 
-def _grid(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:
+def tile_grid(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:
     """Return (y0, x0, h, w) of the tiles, row by row; a side of 0 is one tile."""
     step_y, step_x = side or height, side or width
     return [
@@ -294,8 +312,8 @@ def _grid(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]
     ]
 
 
-def _read_head(payload: bytes, height: int, width: int, dtype: np.dtype[Any]) -> _Head:
-    """Return what stands before the streams; never more tiles or labels than the mask allows."""
+def read_head(payload: bytes, height: int, width: int, dtype: np.dtype[Any]) -> Head:
+    """Return what stands before the streams; never more tiles or labels than the mask allows; errors as `decode`."""
     reader = _Reader(payload)
     flags = reader.take(1)[0]
     if flags & 15 not in (LISTED, BITMAP, IDENTITY) or flags >> 4 not in (SHIPPED_TABLES, OWN_TABLES):
@@ -304,7 +322,9 @@ def _read_head(payload: bytes, height: int, width: int, dtype: np.dtype[Any]) ->
     if 0 < side < MIN_TILE:
         raise CorruptRecordError(f"head gives tiles of {side} pixels, expected {MIN_TILE} or more")
     own_tables = int.from_bytes(reader.take(4), "little") if flags >> 4 == OWN_TABLES else None
+    start = reader.at
     palette = _read_palette(reader, flags & 15, dtype)
+    palette_bytes = reader.at - start
     num_labels = len(palette)
     entries: list[tuple[int | None, int, int, int]] = []
     step = side or max(height, width)
@@ -326,11 +346,11 @@ def _read_head(payload: bytes, height: int, width: int, dtype: np.dtype[Any]) ->
     tiles = []
     offset = reader.at
     for mode, label, nbytes, checksum in entries:
-        tiles.append(_Tile(mode, label, offset, nbytes, checksum))
+        tiles.append(Tile(mode, label, offset, nbytes, checksum))
         offset += nbytes
     if offset > len(payload):
         raise CorruptRecordError(f"record holds {len(payload)} bytes, expected {offset}")
-    return _Head(side, palette, own_tables, tiles, offset)
+    return Head(side, flags & 15, palette, palette_bytes, own_tables, tiles, offset)
 
 
 def _read_palette(reader: _Reader, kind: int, dtype: np.dtype[Any]) -> NDArray[Any]:

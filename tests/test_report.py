@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -100,9 +101,10 @@ def test_numbers_are_those_of_stats(cityscapes, tmp_path):
         shares = list(row.percent.values())
         paper = [row.published[str(level)] for level in range(5, -1, -1)] + [row.published["ratio"]]
         ours = [*shares, row.leaf_ratio_percent]
-        expected.append([f"cityscapes {row.split}", str(row.images), *(f"{v:.2f}" for v in ours)])
-        expected.append(["paper", "", *(f"{v:.2f}" for v in paper)])
-        expected.append(["difference", "", *(f"{a - b:+.2f}" for a, b in zip(ours, paper, strict=True))])
+        error = f"{row.leaf_ratio_error:.2f}"
+        expected.append([f"cityscapes {row.split}", str(row.images), *(f"{v:.2f}" for v in ours), error])
+        expected.append(["paper", "", *(f"{v:.2f}" for v in paper), ""])
+        expected.append(["difference", "", *(f"{a - b:+.2f}" for a, b in zip(ours, paper, strict=True)), ""])
     start = page.cells.index(expected[0])
     assert page.cells[start : start + 6] == expected
     label = next(a["aria-label"] for t, a in page.tags if t == "svg" and a.get("aria-label"))
@@ -115,15 +117,25 @@ def test_numbers_are_those_of_stats(cityscapes, tmp_path):
         assert [share] == [cells[2] for cells in page.cells if cells[0].startswith(store.classes[label_id].name)]
 
 
+def test_training_classes_stand_beside_raw_ids(cityscapes, tmp_path):
+    convert(plan_conversion(cityscapes), tmp_path / "out.zarr")
+    page = Page(report([tmp_path / "out.zarr"], classes=["raw", "train"]))
+    rows = stats(tmp_path / "out.zarr", classes=["raw", "train"])
+    for row in rows:
+        name = f"cityscapes {row.split}" + (", training classes" if row.classes == "train" else "")
+        (cells,) = [cells for cells in page.cells if cells and cells[0] == name]
+        assert cells[2:9] == [f"{v:.2f}" for v in (*row.percent.values(), row.leaf_ratio_percent)]
+    ignored = sum(row.class_pixels[-1] for row in rows if row.classes == "train")
+    assert ["ignored", "", f"{100 * ignored / (3 * 50 * 70 + 2 * 40 * 90):.3f} %"] in page.cells
+
+
 def test_an_unreadable_published_number_stays_empty(store, monkeypatch):
     import quadcodec.report
 
     published = {"5": 50.0, "4": None, "3": 1.0, "2": 1.0, "1": 1.0, "0": 1.0, "ratio": 3.0}
 
-    def with_published(path):
-        from dataclasses import replace
-
-        return [replace(row, published=published) for row in stats(path)]
+    def with_published(path, **options):
+        return [replace(row, published=published) for row in stats(path, **options)]
 
     monkeypatch.setattr(quadcodec.report, "stats", with_published)
     page = Page(report([store]))
@@ -240,14 +252,16 @@ def test_size_and_speed_come_from_the_bench_file(store, tmp_path):
         {"name": "ours", "bpp": 0.04, "encode_mpix_s": 900.4, "decode_mpix_s": 2100, "nodes_mpix_s": 10592,
          "lossless": True},
         {"name": "lossy", "bpp": 0.08, "encode_mpix_s": None, "decode_mpix_s": 7.0, "lossless": False},
+        {"name": "failed", "bpp": None, "decode_mpix_s": None, "lossless": None},
     ]  # fmt: skip
     file.write_text(json.dumps({"codecs": codecs}))
     page = Page(report([store], bench=read_bench(file)))
     start = next(k for k, cells in enumerate(page.cells) if cells and cells[0] == "codec")
-    assert page.cells[start : start + 3] == [
+    assert page.cells[start : start + 4] == [
         ["codec", "bits/pixel", "", "encode", "decode", "nodes only"],
         ["ours", "0.0400", "", "900", "2,100", "10,592"],
         ["lossy (not lossless)", "0.0800", "", "\u2013", "7", "\u2013"],
+        ["failed", *["\u2013", "", "\u2013", "\u2013", "\u2013"]],
     ]
     assert "Size and speed" not in Page(report([store])).text
     for wrong in ("{", "{}", "[]", '{"codecs": [{"name": "a"}]}', '{"codecs": [{"name": "a", "bpp": "x"}]}'):
