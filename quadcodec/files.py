@@ -81,7 +81,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
     Raises
     ------
-    StoreError : another process holds it, or the disk refuses.
+    StoreError : another process holds it, or the disk refuses, also within the block.
     """
     lock = beside(path, ".lock")
     while True:
@@ -99,6 +99,8 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)  # the one who held it has just deleted it
     try:
         yield
+    except OSError as error:
+        raise _refused(path, error) from error
     finally:
         with suppress(OSError):
             lock.unlink()

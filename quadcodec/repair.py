@@ -87,16 +87,13 @@ def repair(path: str | Path, *, source: str | Path | None = None, layout: str = 
     UnsupportedVersionError : another format version.
     """
     path = Path(path)
+    if not path.exists() or not validate(path):
+        open_store(path)
+        return Repair((), "", ())
     with exclusive(path):
-        if not path.exists() or not validate(path):
-            open_store(path)
-            return Repair((), "", ())
-        try:
-            rebuilt = _mend_index(path)
-            store = _look(path, None if source is None else Path(source))
-            rebuilt += [*_mend_shards(store), *_mend_metadata(store, layout)]
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+        rebuilt = _mend_index(path)
+        store = _look(path, None if source is None else Path(source))
+        rebuilt += [*_mend_shards(store), *_mend_metadata(store, layout)]
         aside = beside(path, ".damaged")
         return Repair(tuple(rebuilt), str(aside) if rebuilt and aside.exists() else "", tuple(validate(path)))
 
@@ -117,10 +114,7 @@ def accept(path: str | Path) -> None:
         info, columns, sizes = stored_plan(path)
         for shard in range(-(-len(columns) // info.shard_size)):
             _check_shard(path, shard, info, columns, sizes)
-        try:
-            write_atomic(path / "zarr.json", root_document(path, seal(path, attributes, columns, sizes)))
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+        write_atomic(path / "zarr.json", root_document(path, seal(path, attributes, columns, sizes)))
 
 
 def _check_shard(path: Path, shard: int, info: StoreInfo, columns: Columns, sizes: NDArray[np.uint32]) -> None:
