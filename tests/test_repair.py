@@ -196,6 +196,23 @@ def test_any_flipped_bit_is_mended_or_named(made, path):
         assert validate(path) == []
 
 
+@pytest.mark.parametrize("kind", ["..", "absolute", "link"])
+def test_no_source_outside_its_folder_is_read(tmp_path, kind):
+    """A store whose source paths lead elsewhere, its checksums right: a hostile writer's."""
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "secret.npy", blocks(1, 9, 9))
+    (tmp_path / "masks" / "link.npy").symlink_to(tmp_path / "secret.npy")
+    name = {"..": "../secret", "absolute": str(tmp_path / "secret"), "link": "link"}[kind]
+    store = quadcodec.write(tmp_path / "out.zarr", [blocks(1, 9, 9)], names=[name])
+    flip(shard_path(store.path, 0), 40)
+    result = repair(store.path, source=tmp_path / "masks")
+    assert (result.rebuilt, len(result.findings)) == ((), 1)
+    if kind == "link":
+        shutil.copy(tmp_path / "secret.npy", tmp_path / "file.npy")
+        (tmp_path / "file.npy").replace(tmp_path / "masks" / "link.npy")
+        assert repair(store.path, source=tmp_path / "masks").findings == ()
+
+
 def test_the_command(made, path):
     flip(shard_path(path, 1), 700)
     result = CliRunner().invoke(cli, ["repair", str(path)])
