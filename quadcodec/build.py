@@ -170,9 +170,7 @@ def seal(path: Path, attributes: Mapping[str, Any], columns: Columns, sizes: NDA
 
 def write_checksums(path: Path, checksums: NDArray[np.uint32]) -> None:
     """Write the array `index/checksum` of a store."""
-    index = zarr.open_group(str(path), mode="r+")["index"]
-    if not isinstance(index, zarr.Group):
-        raise StoreError(f"{path}/index: is no group. Convert again with --overwrite")
+    index: Any = zarr.open_group(str(path), mode="r+")["index"]
     _write_column(index, "checksum", checksums)
 
 
