@@ -16,6 +16,7 @@ from .diff import diff
 from .dry_run import dry_run as look
 from .errors import run
 from .info import info
+from .repair import repair
 from .report import report
 from .stats import stats
 from .view import view
@@ -38,6 +39,9 @@ def cli() -> None:
     quadcodec stats out.zarr                  its sparsity (Table 5 of the paper)
     quadcodec view out.zarr 0 -o levels.png   the levels of one mask
     """
+
+
+cli.add_command(repair)
 
 
 @cli.command()

@@ -87,7 +87,7 @@ def create(
         _write_column(index, "size", sizes)
         sync_tree(path)
         # Last, so that a description means that all the rest is there.
-        write_atomic(path / "zarr.json", _root_document(path, attributes))
+        write_atomic(path / "zarr.json", root_document(path, attributes))
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)
         if isinstance(error, OSError):
@@ -95,7 +95,7 @@ def create(
         raise
 
 
-def _root_document(path: Path, attributes: Mapping[str, Any]) -> bytes:
+def root_document(path: Path, attributes: Mapping[str, Any]) -> bytes:
     """Return a store's zarr.json with another description."""
     document = json.loads((path / "zarr.json").read_bytes())
     document["attributes"]["quadcodec"] = attributes
@@ -140,14 +140,9 @@ def finish(path: Path, target: Path) -> None:
             raise StoreError(f"{path}: shards {missing} are missing. Convert again with --resume")
         if target.exists() and not replaces:
             raise StoreError(f"{target}: exists already. Move it away, then run again with --resume")
-        checksums = record_checksums(path, len(columns), info.shard_size)
-        _write_column(_index(path), "checksum", checksums)
-        attributes |= {"complete": True}
-        attributes["checksums"] = {
-            ATTRIBUTES: attributes_checksum(attributes), **array_checksums(path, columns, sizes, checksums)
-        }  # fmt: skip
+        attributes = seal(path, {**attributes, "complete": True}, columns, sizes)
         ready = path / "zarr.json.partial"
-        write_atomic(ready, _root_document(path, attributes))
+        write_atomic(ready, root_document(path, attributes))
         sync_tree(path, skip=path / "labels" / "c")  # shards are on disk already
         # From here on there are only renames, so a full disk cannot leave the name without a store.
         if target.exists():
@@ -163,6 +158,20 @@ def finish(path: Path, target: Path) -> None:
         with suppress(OSError):
             restore_replaced(target)
         raise StoreError(f"{target}: cannot be written ({error.strerror}). Free space or fix permissions") from error
+
+
+def seal(path: Path, attributes: Mapping[str, Any], columns: Columns, sizes: NDArray[np.uint32]) -> dict[str, Any]:
+    """Write `index/checksum` and return the attributes with the checksums of all parts; nobody reads them yet."""
+    checksums = record_checksums(path, len(columns), int(attributes["shard_size"]))
+    write_checksums(path, checksums)
+    arrays = array_checksums(path, columns, sizes, checksums)
+    return {**attributes, "checksums": {ATTRIBUTES: attributes_checksum(attributes), **arrays}}
+
+
+def write_checksums(path: Path, checksums: NDArray[np.uint32]) -> None:
+    """Write the array `index/checksum` of a store."""
+    index: Any = zarr.open_group(str(path), mode="r+")["index"]
+    _write_column(index, "checksum", checksums)
 
 
 def clear_replaced(target: Path) -> None:
@@ -192,13 +201,6 @@ def record_checksums(path: Path, count: int, shard_size: int) -> NDArray[np.uint
             if record is not None:
                 checksums[shard * shard_size + slot] = record_checksum(record)
     return checksums
-
-
-def _index(path: Path) -> zarr.Group:
-    group = zarr.open_group(str(path), mode="r+")["index"]
-    if not isinstance(group, zarr.Group):
-        raise StoreError(f"{path}/index: is no group. Convert again with --overwrite")
-    return group
 
 
 def is_label_store(path: Path) -> bool:

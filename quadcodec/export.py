@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from .errors import StoreError
-from .files import new_folder
+from .files import below, new_folder
 from .masks import write_mask
 from .store import LabelStore
 
@@ -27,7 +27,7 @@ def export_masks(store: LabelStore, folder: str | Path, progress: Callable[[int]
     CorruptRecordError : a record is damaged.
     """
     for source in store.columns.source:
-        if PurePosixPath(source).is_absolute() or ".." in PurePosixPath(source).parts:
+        if below(Path(folder), source) is None:
             raise StoreError(f"{store.path}: source {source!r} leads out of the folder. Run 'quadcodec validate'")
     colors = {c.color: c.id for c in store.classes if c.color is not None} if store.info.color_masks else None
     with new_folder(Path(folder)) as partial:

@@ -8,11 +8,11 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .errors import StoreError
 
-__all__ = ["beside", "exclusive", "is_held", "new_folder", "sync_folder", "sync_tree", "write_atomic"]
+__all__ = ["below", "beside", "exclusive", "is_held", "new_folder", "sync_folder", "sync_tree", "write_atomic"]
 
 _MARK = ".made-by-quadcodec"
 
@@ -21,6 +21,14 @@ def beside(path: Path, suffix: str) -> Path:
     """Return PATH + ``suffix``, absolute."""
     path = Path(os.path.abspath(path))  # '.' has no name  # noqa: PTH100 - links stay links
     return path.with_name(path.name + suffix)
+
+
+def below(root: Path, relative: str) -> Path | None:
+    """Return where ``relative`` lies below a folder, or None if it leads out: absolute, by '..', or through a link."""
+    path = root / relative
+    if PurePosixPath(relative).is_absolute() or ".." in PurePosixPath(relative).parts:
+        return None
+    return path if path.resolve().is_relative_to(root.resolve()) else None
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -73,7 +81,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
     Raises
     ------
-    StoreError : another process holds it, or the disk refuses.
+    StoreError : another process holds it, or the disk refuses, also within the block.
     """
     lock = beside(path, ".lock")
     while True:
@@ -91,6 +99,8 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)  # the one who held it has just deleted it
     try:
         yield
+    except OSError as error:
+        raise _refused(path, error) from error
     finally:
         with suppress(OSError):
             lock.unlink()

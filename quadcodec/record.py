@@ -14,7 +14,16 @@ from .pyramid import MAX_LEVELS, MIN_LEVELS, check_mask
 from .quadtree import LinearQuadtree
 from .tables import Tables
 
-__all__ = ["FORMAT_VERSION", "PROFILES", "check_record", "decode", "decode_tree", "encode", "encode_tree"]
+__all__ = [
+    "FORMAT_VERSION",
+    "PROFILES",
+    "check_record",
+    "decode",
+    "decode_tree",
+    "encode",
+    "encode_tree",
+    "record_length",
+]
 
 SMALL_START = Header.NBYTES + 4
 """Offset of the payload of the small profile: after the header and its checksum."""
@@ -105,17 +114,20 @@ def check_record(record: bytes, *, tables: Tables | None = None) -> Header:
         length is not the one that it gives.
     FormatError : it needs other tables.
     """
-    header = _open(record)
-    if header.profile == SMALL:
-        payload = record[SMALL_START:]
-        expected = SMALL_START + small.payload_bytes(
-            payload, header.height, header.width, header.mask_dtype, tables=tables
-        )
-    else:
-        expected = fast.read_layout(record).nbytes
+    expected = record_length(record, tables=tables)
     if len(record) != expected:
         raise CorruptRecordError(f"record holds {len(record)} bytes, its header says {expected}")
-    return header
+    return read_header(record)
+
+
+def record_length(data: bytes, *, tables: Tables | None = None) -> int:
+    """Return the length of the record that ``data`` begins with, as its head gives it; errors as `check_record`."""
+    header = _open(data)
+    if header.profile == SMALL:
+        payload = data[SMALL_START:]
+        height, width, dtype = header.height, header.width, header.mask_dtype
+        return SMALL_START + small.payload_bytes(payload, height, width, dtype, tables=tables)
+    return fast.read_layout(data).nbytes
 
 
 def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) -> LinearQuadtree:

@@ -29,16 +29,20 @@ def choose_shard_size(num_images: int) -> int:
     return 64 if num_images < 10_000 else 256 if num_images < 250_000 else 1024
 
 
-def pack_shard(records: Sequence[bytes], shard_size: int) -> bytes:
-    """Return a shard as zarr's ``sharding_indexed`` writes it: the records, then their index and its crc32c."""
+def pack_shard(records: Sequence[bytes | None], shard_size: int) -> bytes:
+    """Return a shard as zarr's ``sharding_indexed`` writes it: the records, then their index and its crc32c.
+
+    None stands for a chunk that zarr left out.
+    """
     index = np.full((shard_size, 2), EMPTY, "<u8")
     offset = 0
-    for slot, record in enumerate(records):
+    present = [(slot, record) for slot, record in enumerate(records) if record is not None]
+    for slot, record in present:
         index[slot] = offset, len(record)
         offset += len(record)
     tail = index.tobytes()
     checksum: int = google_crc32c.value(tail)
-    return b"".join(records) + tail + checksum.to_bytes(4, "little")
+    return b"".join(record for _, record in present) + tail + checksum.to_bytes(4, "little")
 
 
 def read_shard_index(path: Path, shard_size: int) -> NDArray[np.uint64]:

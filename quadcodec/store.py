@@ -232,7 +232,7 @@ def load_store(path: Path) -> tuple[LabelStore, list[str]]:
     written = attributes.get("checksums")
     if not isinstance(written, Mapping):
         raise StoreError(f"{path}: its attributes are not those of a label store (no checksums). Convert again")
-    checksums = np.asarray(_columns(path, ["checksum"])["checksum"], np.uint32)
+    checksums = np.asarray(read_columns(path, ["checksum"])["checksum"], np.uint32)
     try:
         labels: Any = zarr.open_group(str(path), mode="r")["labels"]
         count, dtype, fill_value = labels.shape[0], np.dtype(labels.dtype), int(labels.fill_value)
@@ -283,14 +283,14 @@ def stored_plan(path: Path) -> tuple[StoreInfo, Columns, NDArray[np.uint32]]:
     StoreError : they cannot be read, or are not those of a label store.
     """
     info = StoreInfo.from_attributes(store_attributes(path), str(path))
-    values = _columns(path, (*COLUMNS, "size"))
+    values = read_columns(path, (*COLUMNS, "size"))
     columns = Columns(**{name: tuple(str(v) for v in values[name]) for name in COLUMNS})
     if len({len(column) for column in vars(columns).values()}) != 1:
         raise StoreError(f"{path}/index: its columns differ in length. Run 'quadcodec validate'")
     return info, columns, np.asarray(values["size"], np.uint32)
 
 
-def _columns(path: Path, names: Sequence[str]) -> dict[str, Any]:
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """Return arrays of the index by name."""
     where, values = path / "index", {}
     try:

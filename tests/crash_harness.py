@@ -3,10 +3,11 @@
     python -m tests.crash_harness points [--every 1]      SIGKILL before each change of the disk, one after another
     python -m tests.crash_harness full [--every 1]        the disk is full from each change on
     python -m tests.crash_harness writers [--runs 10]     two at once
+    python -m tests.crash_harness readonly                a folder that may be read only
     python -m tests.crash_harness kill [--runs 50]        SIGKILL at random times: the command itself, two workers
 
-Changes of the disk are what Python reports of itself (audit events), so the code under test knows nothing of this. The
-first three work in forked copies of this process: it must not use zarr before, whose threads a fork would lose.
+Changes of the disk are what Python reports of itself (audit events), so the code under test knows nothing of this. All
+but the last work in forked copies of this process: it must not use zarr before, whose threads a fork would lose.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ import quadcodec
 from quadcodec import convert as module
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.errors import QuadcodecError, StoreError
+from quadcodec.repair import repair
+from quadcodec.validate import validate
 
 from .conftest import blocks
 
@@ -213,6 +216,45 @@ def writers(folder: Path, runs: int) -> None:
     print(f"two writers, {runs} times: one made the store, the other was refused", flush=True)
 
 
+def readonly(folder: Path) -> None:
+    """Read a store that may not be written, convert into its folder, repair it."""
+    folder.chmod(0o755)
+    scene = Scene(folder)
+    scene.reset()
+    scene.convert()
+    quadcodec.open(scene.target)[0]  # what zarr loads late is loaded before the rights are gone
+    shutil.copytree(scene.target, folder / "damaged.zarr")
+    (folder / "damaged.zarr" / "labels" / "c" / "1" / "0" / "0").unlink()
+    for path in (scene.place, folder, *scene.target.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def refused() -> None:
+        if os.geteuid() == 0:
+            os.setegid(65534)
+            os.seteuid(65534)
+        store = quadcodec.open(scene.target)
+        assert [list(mask.shape) for mask in store] == store.sizes.tolist()
+        assert validate(scene.target) == []
+        assert repair(scene.target).findings == ()
+        for work in (
+            lambda: scene.convert(overwrite=True),
+            lambda: scene.convert(scene.place / "other.zarr"),
+            lambda: repair(folder / "damaged.zarr"),
+        ):
+            try:
+                work()
+            except StoreError as error:
+                print(error)
+            else:
+                raise AssertionError("nothing was refused")
+
+    assert in_child(refused) == 0
+    folder.chmod(0o755)
+    scene.place.chmod(0o755)
+    scene.verify("read only")
+    print("read only: read and validated, nothing written, every attempt refused in one line", flush=True)
+
+
 def command(*arguments: object) -> list[str]:
     """Return the command line of ``quadcodec convert``."""
     run = "from quadcodec_cli.main import main; main()"
@@ -236,7 +278,7 @@ def kill(folder: Path, runs: int) -> None:
     """Kill the command after random times, in turn without and with an older store in its place."""
     source = masks(folder / "masks", 320, 40)
     whole, older, place = folder / "whole.zarr", folder / "older.zarr", folder / "place"
-    subprocess.run(command(source, older, "--levels", 3), check=True, capture_output=True)
+    assert in_child(lambda: convert(plan_conversion(source, levels=3), older) and None) == 0
     start = time.monotonic()
     subprocess.run(command(source, whole), check=True, capture_output=True)
     seconds = time.monotonic() - start
@@ -275,18 +317,22 @@ def kill(folder: Path, runs: int) -> None:
 def main() -> None:
     """Run one of the trials."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trial", choices=["points", "full", "writers", "kill"])
+    parser.add_argument("trial", choices=["points", "full", "writers", "readonly", "kill"])
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     quadcodec.encode(np.eye(9, dtype=np.uint8), levels=4)  # compiled before the forks
-    small = mock.patch.object(module, "choose_shard_size", return_value=2)
-    with tempfile.TemporaryDirectory() as name, small:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.trial == "kill":
             kill(folder, arguments.runs)
+            return
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(module, "choose_shard_size", return_value=2):
+        folder = Path(name)
+        if arguments.trial == "readonly":
+            readonly(folder)
         elif arguments.trial == "writers":
             writers(folder, arguments.runs)
         else:

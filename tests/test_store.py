@@ -10,6 +10,7 @@ import zarr
 import quadcodec
 from quadcodec.build import write_shard
 from quadcodec.errors import CorruptRecordError, StoreError, UnsupportedVersionError
+from quadcodec.repair import accept
 from quadcodec.shard import pack_shard, shard_path
 from quadcodec.store import ClassInfo, partial_path
 from quadcodec.zarr_codec import QuadtreeCodec
@@ -161,10 +162,51 @@ def test_an_incomplete_store_is_refused(store):
         quadcodec.open(store.path)
 
 
-def test_a_newer_store_is_refused_by_name(store):
-    edit(store, format_version=7)
-    with pytest.raises(UnsupportedVersionError, match="format version 7, this software reads up to 0"):
+@pytest.mark.parametrize("version", [7, -1, True, "0", None])
+def test_a_newer_store_is_refused_by_name(store, version):
+    edit(store, format_version=version)
+    with pytest.raises(UnsupportedVersionError, match=f"format version {version!r}, this software reads up to 0"):
         quadcodec.open(store.path)
+
+
+def test_attributes_that_came_later_or_are_wrong(store):
+    edit(store, later={"a": 0.5})
+    accept(store.path)
+    assert len(quadcodec.open(store.path)) == 70
+    edit(store, checksums=None)
+    with pytest.raises(StoreError, match=r"not those of a label store \(no checksums\)"):
+        quadcodec.open(store.path)
+
+
+@pytest.mark.parametrize("profile", ["fast", "small"])
+@pytest.mark.parametrize("levels", [2, 3, 6, 10])
+def test_every_setting_reads_back_through_every_reader(tmp_path, arrays, levels, profile):
+    store = quadcodec.write(tmp_path / "out.zarr", arrays[:3], levels=levels, profile=profile)
+    assert (store.info.levels, store.info.profile) == (levels, profile)
+    labels = zarr.open(str(store.path), mode="r")["labels"]
+    for i, mask in enumerate(arrays[:3]):
+        np.testing.assert_array_equal(store[i], mask)
+        np.testing.assert_array_equal(labels[i][: mask.shape[0], : mask.shape[1]], mask)
+        assert store.quadtree(i).levels == levels
+        np.testing.assert_array_equal(store.quadtree(i).nodes, quadcodec.LinearQuadtree.from_mask(mask, levels).nodes)
+
+
+def test_records_of_other_settings_than_the_store_says_are_never_misread(tmp_path, arrays):
+    """Another profile is read; other levels are refused where they would matter."""
+    store = quadcodec.write(tmp_path / "out.zarr", arrays[:3])
+    others = [
+        quadcodec.encode(arrays[0], profile="small"),
+        quadcodec.encode(arrays[1], levels=3),
+        quadcodec.encode(arrays[2], levels=3, profile="small"),
+    ]
+    write_shard(store.path, 0, others, 64)
+    store = quadcodec.open(store.path)
+    for i in range(3):
+        np.testing.assert_array_equal(store[i], arrays[i])
+    assert store.quadtree(0).levels == 6
+    for i in (1, 2):
+        with pytest.raises(CorruptRecordError, match="has 3 levels, the store says 6"):
+            store.quadtree(i)
 
 
 def test_an_unknown_profile_is_refused(store):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from qgn.errors import TrainingError
+from quadcodec.files import below
 from quadcodec.store import LabelStore
 
 Size = tuple[int, int]
@@ -28,9 +29,12 @@ def photo_path(store: LabelStore, index: int, root: Path) -> Path | None:
     image = store.columns.image[index]
     if not image:
         return None
-    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
-        raise TrainingError(f"{store.path}: photo {image!r} leads out of the image root. Run 'quadcodec validate'")
-    return root / image
+    path = below(root, image)
+    if path is None:
+        raise TrainingError(
+            f"{store.path}: photo {image!r} leads out of the image root {root}. Use photos that lie below it"
+        )
+    return path
 
 
 def read_photo(path: Path, *, native: Size | None = None, size: Size | None = None) -> NDArray[np.uint8]:

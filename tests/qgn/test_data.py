@@ -213,11 +213,30 @@ def test_photos_that_cannot_serve_are_named(tmp_path):
         read_photo(tmp_path / "none.jpg")
 
 
-@pytest.mark.parametrize("image", ["../secret.png", "/etc/secret.png"])
+@pytest.mark.parametrize(
+    "image", ["../secret.png", "/etc/secret.png", "a/../../secret.png", "link.png", "linked/secret.png"]
+)
 def test_a_photo_never_lies_outside_the_image_root(tmp_path, image):
-    store = quadcodec.write(tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)], images=[image])
+    (tmp_path / "root").mkdir()
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "secret.png")
+    (tmp_path / "root" / "link.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "root" / "linked").symlink_to(tmp_path)
+    store = quadcodec.write(
+        tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)], images=[image], image_root=str(tmp_path / "root")
+    )
     with pytest.raises(TrainingError, match="leads out of the image root"):
         SegmentationDataset.open(store.path)
+
+
+def test_links_within_the_image_root_are_followed(tmp_path):
+    (tmp_path / "root" / "photos").mkdir(parents=True)
+    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "root" / "photos" / "a.png")
+    (tmp_path / "root" / "link.png").symlink_to("photos/a.png")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "root")
+    store = quadcodec.write(
+        tmp_path / "out.zarr", [np.zeros((2, 2), np.uint8)], images=["link.png"], image_root=str(tmp_path / "elsewhere")
+    )
+    assert len(SegmentationDataset.open(store.path)) == 1
 
 
 def test_the_data_set_for_other_loops(painted):

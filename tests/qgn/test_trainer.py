@@ -197,6 +197,26 @@ def test_what_is_no_checkpoint_is_refused(checkpoint, tmp_path):
         load_checkpoint(tmp_path / "cut.safetensors")
 
 
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_no_checkpoint_is_unpickled(tmp_path):
+    torch.save({"weights": Hostile(tmp_path / "harm")}, tmp_path / "hostile.safetensors")
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "hostile.safetensors")
+    assert not (tmp_path / "harm").exists()
+    (tmp_path / "hostile.safetensors").rename(tmp_path / "hostile.pt")
+    torch.load(tmp_path / "hostile.pt", weights_only=False)  # it is hostile indeed
+    assert (tmp_path / "harm").exists()
+
+
 def test_a_failed_start_leaves_nothing_in_the_way(painted, tmp_path):
     run = TrainConfig(labels=str(painted.path), work_dir=str(tmp_path / "run"), width=2, steps=2, workers=0)
     photo = Path(painted.info.image_root) / "2.png"

@@ -1,0 +1,216 @@
+"""The rows of docs/errors.md about training, evaluation and prediction; each is raised here."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+
+import quadcodec
+from qgn import trainer
+from qgn.checkpoint import load_checkpoint, save_checkpoint
+from qgn.config import TrainConfig
+from qgn.data.classes import class_map
+from qgn.data.dataset import SegmentationDataset
+from qgn.data.photos import read_photo
+from qgn.device import choose_device
+from qgn.evaluate import evaluate_checkpoint
+from qgn.losses import LossValue
+from qgn.predict import find_photos, predict_files
+from qgn.trainer import clear_run, prepare, train
+from quadcodec.errors import QuadcodecError
+from quadcodec.store import ClassInfo
+
+from ..errors_table import messages, rows
+
+SECTIONS = ("Training, evaluation, prediction", "Masks", "Writing stores")
+
+
+class Place:
+    """What the cases need: a folder, a store with photos and a checkpoint."""
+
+    def __init__(self, folder, painted, checkpoint):
+        self.folder, self.store, self.checkpoint = folder, painted, checkpoint
+
+    def config(self, **values):
+        defaults = {"width": 2, "steps": 1, "batch_size": 2, "workers": 0, "image_size": (32, 64)}
+        return TrainConfig(labels=str(self.store.path), work_dir=str(self.folder / "run"), **defaults | values)
+
+    def train(self, **values):
+        train(prepare(self.config(**values)))
+
+    def other(self, masks, **values):
+        return quadcodec.write(self.folder / "other.zarr", masks, **values)
+
+    def resave(self, change):
+        """Load the checkpoint after a change of its description and tensors."""
+        with safetensors.safe_open(self.checkpoint, framework="pt") as file:
+            described = json.loads(file.metadata()["qgn"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        change(described, tensors)
+        path = self.folder / "changed.safetensors"
+        safetensors.torch.save_file(tensors, path, metadata={"qgn": json.dumps(described)})
+        load_checkpoint(path)
+
+    def photo(self, name="a.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(self.folder / name)
+        return self.folder / name
+
+    def predict(self, out, **options):
+        predict_files(None, [self.photo()], self.folder / out, **options)
+
+
+def unwritable_checkpoint(p):
+    described, model = load_checkpoint(p.checkpoint)
+    with mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")):
+        save_checkpoint(p.folder / "a.safetensors", described, model, torch.ones(6))
+
+
+def other_levels(p):
+    store = p.other([np.zeros((9, 9), np.uint8)], levels=4)
+    prepare(replace(p.config(), labels=str(store.path)))
+
+
+def without_val(p):
+    store = p.other([np.zeros((9, 9), np.uint8)])
+    evaluate_checkpoint(p.checkpoint, store.path, split="val")
+
+
+def full_log(p):
+    def fill(step):
+        log = p.folder / "run" / "log.jsonl"
+        log.unlink()
+        log.symlink_to("/dev/full")
+
+    train(prepare(p.config()), on_step=fill)
+
+
+def diverging(p):
+    real = trainer.QuadtreeLoss.forward
+
+    def forward(self, logits, targets):
+        value = real(self, logits, targets)
+        return LossValue(value.total * float("nan"), value.per_level_l)
+
+    with mock.patch.object(trainer.QuadtreeLoss, "forward", forward):
+        p.train()
+
+
+def used_folder(p):
+    (p.folder / "run").mkdir()
+    (p.folder / "run" / "log.jsonl").touch()
+    p.train()
+
+
+def file_for_folder(p):
+    (p.folder / "run").touch()
+    p.train()
+
+
+def uncleared(p):
+    (p.folder / "run" / "log.jsonl").mkdir(parents=True)
+    clear_run(p.folder / "run")
+
+
+def same_stem(p):
+    (p.folder / "b").mkdir()
+    find_photos([p.photo(), p.photo("b/a.png")])
+
+
+def onto_itself(p):
+    photo = p.photo("a_labels.png")
+    predict_files(None, [p.photo(), photo], p.folder, overwrite=True)
+
+
+def earlier_prediction(p):
+    (p.folder / "out").mkdir()
+    (p.folder / "out" / "a_tree.png").touch()
+    p.predict("out")
+
+
+def no_store(p):
+    (p.folder / "x").mkdir()
+    p.predict("out", store=p.folder / "x", overwrite=True)
+
+
+def manifest_lacks(p):
+    classes = [ClassInfo(0, "a", None, 0)]
+    store = p.other([np.full((2, 2), 3, np.uint8)], classes=classes)
+    named = replace(store, info=replace(store.info, train_classes=("a",)))
+    class_map(named, [0, 3])
+
+
+def too_many_classes(p):
+    class_map(p.other([np.zeros((2, 2), np.uint8)], void=[0]), [0])
+
+
+def escaping_photo(p):
+    SegmentationDataset.open(p.other([np.zeros((2, 2), np.uint8)], images=["../a.png"]).path)
+
+
+def two_splits(p):
+    masks = [np.zeros((9, 9), np.uint8)] * 2
+    prepare(replace(p.config(), labels=str(p.other(masks, splits=["a", "b"]).path)))
+
+
+CASES = {
+    "an older checkpoint there is intact": unwritable_checkpoint,
+    "cannot be read as a checkpoint": lambda p: load_checkpoint(p.folder / "none.safetensors"),
+    "was written by a newer qgn": lambda p: p.resave(lambda values, _: values.update(version=99)),
+    "holds no description of a qgn model": lambda p: p.resave(lambda values, _: values.pop("model")),
+    "its weights do not fit": lambda p: p.resave(lambda _, tensors: tensors.pop("model.decoder.pixel_head.bias")),
+    "was trained on": lambda p: evaluate_checkpoint(p.checkpoint, p.store.path),
+    "training classes, expected 1..": too_many_classes,
+    "does not name them": manifest_lacks,
+    "nothing says what it is": lambda p: class_map(p.other([np.zeros((2, 2), np.uint8)]), [0, 255]),
+    "has a photo below": lambda p: SegmentationDataset.open(p.store.path, images=p.folder / "none"),
+    "leads out of the image root": escaping_photo,
+    "the photo cannot be read": lambda p: read_photo(p.folder / "none.png"),
+    "Mend the pair and convert again": lambda p: read_photo(p.photo(), native=(7, 8)),
+    "has its photo below": lambda p: p.train(images="/nowhere"),
+    "--train-split NAME": two_splits,
+    "cannot be used (": lambda p: choose_device("cuda:99"),
+    "has no images for validation": without_val,
+    "the decoder needs 6": other_levels,
+    "another photo has this name": same_stem,
+    "--out lies there": lambda p: p.predict("x/out", store=p.folder / "x"),
+    "no such file or folder": lambda p: find_photos([p.folder / "none"]),
+    "no photo in this folder": lambda p: find_photos([p.checkpoint.parent]),
+    "is one of the photos": onto_itself,
+    "exists already. Choose another place": earlier_prediction,
+    "only a store is replaced by one": no_store,
+    "model '": lambda p: p.train(model="unet"),
+    "both sides must be multiples": lambda p: p.train(crop=(33, 32)),
+    "holds a run already": used_folder,
+    "expected a folder or nothing": file_for_folder,
+    "too little to normalise": lambda p: p.train(batch_size=1, image_size=(32, 32)),
+    "Choose another --work-dir": uncleared,
+    "then run again": full_log,
+    "the loss is no number": diverging,
+}
+
+
+@pytest.mark.parametrize("row", rows(SECTIONS[0]))
+def test_every_row_is_raised_as_one_line(row, tmp_path, painted, checkpoint):
+    assert row in CASES, f"docs/errors.md: no case raises {row!r}. Add one"
+    with pytest.raises(QuadcodecError) as caught:
+        CASES[row](Place(tmp_path, painted, Path(checkpoint)))
+    assert row in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_case_has_a_row():
+    assert set(CASES) == set(rows(SECTIONS[0]))
+
+
+def test_every_message_has_a_row():
+    table = rows(*SECTIONS)
+    lacking = [f"{where}: {text}" for where, text in messages("qgn") if not any(row in text for row in table)]
+    assert lacking == [], "add them to docs/errors.md"
+    assert len(list(messages("qgn"))) > 30
