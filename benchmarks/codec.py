@@ -67,47 +67,68 @@ def measure_set(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+Cell = tuple[str, str, str, str, str]
+"""(head, row, figure, row and figure it is divided by, or '' and '' for the figure itself)."""
+SPEED = "{}_mpix_s"
+RIVAL_NAMES = ("crackle", "jxl", "webp", "zstd", "compresso", "zarr-default", "png")
+DEFAULT = ("zarr-default", "decode_mpix_s")
+TABLES: dict[str, list[Cell]] = {
+    "small in one tile, tables without the set: size": [
+        ("bits/pixel", "small-whole", "bpp", "", ""),
+        *((f"x {rival}", "small-whole", "bpp", rival, "bpp") for rival in RIVAL_NAMES),
+    ],
+    "small: tilings and tables, size": [
+        ("one tile, x crackle", "small-whole", "bpp", "crackle", "bpp"),
+        ("with the shipped tables", "small-whole-shipped", "bpp", "crackle", "bpp"),
+        ("with tables of its own", "small-whole-own", "bpp", "crackle", "bpp"),
+        ("512 tiles, x crackle", "small", "bpp", "crackle", "bpp"),
+        ("256 tiles, x crackle-256", "small-256", "bpp", "crackle-256", "bpp"),
+        ("zstd with a dictionary, x zstd", "zstd-own", "bpp", "zstd", "bpp"),
+    ],
+    "small, tables without the set: MPix/s": [
+        ("encode", "small-whole", "encode_mpix_s", "", ""),
+        ("decode", "small-whole", "decode_mpix_s", "", ""),
+        ("512 tiles", "small", "decode_mpix_s", "", ""),
+        ("its nodes", "small", "nodes_mpix_s", "", ""),
+        ("its regions", "small", "region_mpix_s", "", ""),
+        ("decode, x crackle", "small-whole", "decode_mpix_s", "crackle", "decode_mpix_s"),
+        ("512 tiles, x crackle", "small", "decode_mpix_s", "crackle", "decode_mpix_s"),
+        ("decode, x jxl", "small-whole", "decode_mpix_s", "jxl", "decode_mpix_s"),
+        ("x webp", "small-whole", "decode_mpix_s", "webp", "decode_mpix_s"),
+    ],
+    "fast: size, MPix/s": [
+        ("bits/pixel", "fast", "bpp", "", ""),
+        ("x zarr-default", "fast", "bpp", "zarr-default", "bpp"),
+        ("x zstd", "fast", "bpp", "zstd", "bpp"),
+        ("raw, bits/pixel", "fast-raw", "bpp", "", ""),
+        *((op, "fast", SPEED.format(op), "", "") for op in ("encode", "decode", "nodes", "coarse", "region")),
+        ("nodes, x zarr-default decode", "fast", "nodes_mpix_s", *DEFAULT),
+        ("raw nodes, x zarr-default decode", "fast-raw", "nodes_mpix_s", *DEFAULT),
+        ("coarse, x zarr-default decode", "fast", "coarse_mpix_s", *DEFAULT),
+        ("region, x zarr-default-256", "fast", "region_mpix_s", "zarr-default-256", "region_mpix_s"),
+    ],
+}  # fmt: skip
+
+
 def _ratio(figures: Figures, ours: str, key: str, rival: str, rival_key: str = "") -> float:
     return float(figures[ours][key] / figures[rival][rival_key or key])
 
 
-def print_sizes(sets: dict[str, Figures], counts: dict[str, int]) -> None:
-    """Print bits a pixel, and ours as a share of each rival's."""
-    rivals = ["crackle", "jxl", "webp", "zstd", "compresso", "zarr-default", "png"]
-    heads = ["set", "masks", "small-whole, bits/pixel", *(f"/ {rival}" for rival in rivals)]
-    heads += ["-shipped / crackle", "-own / crackle", "small / crackle", "small-256 / crackle-256"]
-    heads += ["fast, bits/pixel", "/ zarr-default", "/ zstd"]
-    rows = []
-    for name, f in sets.items():
-        row = [name, str(counts[name]), f"{f['small-whole']['bpp']:.4g}"]
-        row += [f"{_ratio(f, 'small-whole', 'bpp', rival):.2f}" for rival in rivals]
-        own = ["small-whole-shipped", "small-whole-own", "small"]
-        row += [f"{_ratio(f, codec, 'bpp', 'crackle'):.2f}" if codec in f else "-" for codec in own]
-        row += [f"{_ratio(f, 'small-256', 'bpp', 'crackle-256'):.2f}", f"{f['fast']['bpp']:.4g}"]
-        row += [f"{_ratio(f, 'fast', 'bpp', rival):.2f}" for rival in ("zarr-default", "zstd")]
-        rows.append(row)
-    _print_table(heads, rows)
+def _cell(figures: Figures, cell: Cell) -> str:
+    _, row, key, rival, rival_key = cell
+    if row not in figures:
+        return "-"
+    if rival:
+        return f"{_ratio(figures, row, key, rival, rival_key):.2f}"
+    return f"{figures[row][key]:.0f}" if key.endswith("s") else f"{figures[row][key]:.4g}"
 
 
-def print_speeds(sets: dict[str, Figures]) -> None:
-    """Print megapixels a second, and ours as a multiple of rivals'."""
-    plain = [
-        ("small-whole", "encode"), ("small-whole", "decode"), ("small", "decode"), ("small", "region"),
-        ("fast", "encode"), ("fast", "decode"), ("fast", "nodes"), ("fast", "coarse"), ("fast", "region"),
-    ]  # fmt: skip
-    ratios = [
-        ("small-whole", "decode", "crackle", "decode"), ("small-whole", "decode", "jxl", "decode"),
-        ("fast", "nodes", "zarr-default", "decode"), ("fast", "coarse", "zarr-default", "decode"),
-        ("fast", "region", "zarr-default", "decode"), ("fast", "region", "zarr-default-256", "region"),
-    ]  # fmt: skip
-    heads = ["set", *(f"{row} {op}" for row, op in plain)]
-    heads += [f"{row} {op} / {rival} {rop}" for row, op, rival, rop in ratios]
-    rows = []
-    for name, f in sets.items():
-        speeds = [f"{f[row][f'{op}_mpix_s']:.0f}" for row, op in plain]
-        shares = [f"{_ratio(f, row, f'{op}_mpix_s', rival, f'{rop}_mpix_s'):.2f}" for row, op, rival, rop in ratios]
-        rows.append([name, *speeds, *shares])
-    _print_table(heads, rows)
+def print_figures(sets: dict[str, Figures], counts: dict[str, int]) -> None:
+    """Print bits a pixel and speeds, and ours as a share or multiple ('x') of a rival's."""
+    for title, cells in TABLES.items():
+        print(f"**{title}**\n")
+        rows = [[name, str(counts[name]), *(_cell(f, cell) for cell in cells)] for name, f in sets.items()]
+        _print_table(["set", "masks", *(cell[0] for cell in cells)], rows)
 
 
 def noise_excess() -> tuple[float, str]:
@@ -117,7 +138,7 @@ def noise_excess() -> tuple[float, str]:
     for size in ((1, 1), (3, 5), (17, 31), (64, 64), (100, 257), (512, 512), (1000, 1000)):
         for high, dtype in ((2, np.uint8), (20, np.uint8), (256, np.uint8), (65536, np.uint16)):
             mask = rng.integers(0, high, size, dtype)
-            for profile in ("fast", "small"):
+            for profile in ("fast", "raw", "small"):
                 excess = len(encode(mask, profile=profile)) - 1.02 * mask.nbytes
                 worst = max(worst, (excess, f"{profile}, {size[0]}x{size[1]}, {high} ids"))
     return float(worst[0]), worst[1]
@@ -146,7 +167,7 @@ def print_targets(sets: dict[str, Figures]) -> None:
     rows = []
     for what, names, figure, must, stretch in targets:
         sign = -1 if must < 0 else 1
-        found = {name: figure(sets[name]) for name in names if "fast-raw" not in what or "fast-raw" in sets[name]}
+        found = {name: figure(sets[name]) for name in names}
         if not found:
             continue
         worst = min(found, key=lambda name: sign * found[name])
@@ -190,8 +211,7 @@ def main() -> None:
     sets = {name: {row["name"]: row for row in result["codecs"]} for name, result in found.items()}
     for text in dict.fromkeys(result["environment"] for result in found.values()):
         print(text, end="\n\n")
-    print_sizes(sets, {name: result["masks"] for name, result in found.items()})
-    print_speeds(sets)
+    print_figures(sets, {name: result["masks"] for name, result in found.items()})
     print_targets(sets)
 
 

@@ -52,6 +52,7 @@ def bench(
 
     '-' (null in JSON): the codec has no such call. It would decode the whole mask, at the speed that stands
     under decode, and then crop it or count. A codec in chunks or tiles decodes those that a region touches.
+    Every codec is called directly, zarr's default too: what zarr itself spends on a chunk is in no figure.
 
     small-own and zstd-own have tables (a dictionary) trained on the other half of these masks; their bytes are
     counted once for all masks of PATH. The shipped tables were trained on masks of ADE20K, CamVid, Cityscapes,

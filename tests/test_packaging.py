@@ -128,7 +128,7 @@ def test_a_wheel_holds_the_packages_and_claims_no_other_name(wheel):
 def test_the_commands_of_a_wheel_run(run_installed):
     start = "from quadcodec_cli.main import main; main()"
     text = run_installed(start, "--help")
-    assert {"convert", "export", "info", "report", "stats", "validate", "view"} <= set(text.split())
+    assert {"bench", "convert", "export", "info", "report", "stats", "validate", "view"} <= set(text.split())
     assert run_installed(start, "--version").split()[-1] == version("quadcodec")
 
 

@@ -26,14 +26,20 @@ NAMED_TABLES_BYTES = 4
 
 def fast_rows() -> list[Row]:
     """Return the fast profile with and without its entropy stage."""
-    codec = Codec(
-        encode=encode,
+    return [
+        Row("fast", "levels through zstd-3", (_fast_codec("fast"),), profile="fast"),
+        Row("fast-raw", "without the entropy stage", (_fast_codec("raw"),), profile="fast"),
+    ]
+
+
+def _fast_codec(profile: str) -> Codec:
+    return Codec(
+        encode=partial(encode, profile=profile),
         decode=lambda record, *_: decode(record),
         nodes=decode_tree,
         coarse=partial(decode, level=COARSE_LEVEL),
         region=lambda record, _shape, _dtype, region: decode(record, region=region),
     )
-    return [Row("fast", "levels through zstd-3", (codec,), profile="fast")]
 
 
 def small_rows(tables: Tables | None, *, beside: bool = False) -> list[Row]:
