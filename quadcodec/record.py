@@ -14,7 +14,13 @@ from .pyramid import MAX_LEVELS, MIN_LEVELS, check_mask
 from .quadtree import LinearQuadtree
 from .tables import Tables
 
-__all__ = ["FORMAT_VERSION", "PROFILES", "check_record", "decode", "decode_tree", "encode", "encode_tree"]
+__all__ = [
+    "FORMAT_VERSION", "HEAD_BYTES", "PROFILES", "check_record", "decode", "decode_tree", "encode", "encode_tree",
+    "prefix_bytes",
+]  # fmt: skip
+
+HEAD_BYTES = 4096
+"""A first read of this size holds everything before the levels of a record, and often the coarse levels, too."""
 
 _SMALL_START = Header.NBYTES + 4  # the header and its checksum
 _OVERHEAD = 64
@@ -117,6 +123,31 @@ def check_record(record: bytes, *, tables: Tables | None = None) -> Header:
     return header
 
 
+def prefix_bytes(head: bytes, level: int) -> int | None:
+    """Return how many bytes of a record `decode_tree` needs for ``level``; None where it needs the whole record.
+
+    Parameters
+    ----------
+    head : the first `HEAD_BYTES` of the record, or all of a shorter one.
+    level : 0 .. levels - 1.
+
+    Raises
+    ------
+    CorruptRecordError, UnsupportedVersionError : as `decode_tree`.
+    ValueError : the record has no such level.
+    """
+    header = _open(head)
+    _check_level(header, level)
+    if header.profile == SMALL:
+        return None
+    return fast.read_layout(head).needed(level)[-1].end
+
+
+def _check_level(header: Header, level: int) -> None:
+    if not 0 <= level < header.levels:
+        raise ValueError(f"level is {level}, expected 0..{header.levels - 1}")
+
+
 def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) -> LinearQuadtree:
     """Return the tree of a record; of a fast one with ``level`` > 0 only from that level up, read from a prefix.
 
@@ -128,8 +159,7 @@ def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) 
     ValueError : the record has no such level.
     """
     header = _open(record)
-    if not 0 <= level < header.levels:
-        raise ValueError(f"level is {level}, expected 0..{header.levels - 1}")
+    _check_level(header, level)
     if header.profile == SMALL:
         payload = record[_SMALL_START:]
         pyramid = small.decode_pyramid(
