@@ -6,7 +6,6 @@ Chunks are written first and metadata last, so that no reader ever takes a missi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class Levels:
     def write(self, progress: Callable[[int], object] = lambda _: None) -> None:
         """Write all shards in threads, each an object of its own, then the metadata."""
         shards = range(-(-len(self.store) // self.store.info.shard_size))
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # kernels and zstd hold no lock
+        with ThreadPoolExecutor() as pool:  # kernels and zstd hold no lock
             for images in pool.map(self._write_shard, shards):
                 progress(images)
         self._write_metadata()
