@@ -25,11 +25,11 @@ from .build import (
     write_shard,
 )
 from .errors import ManifestError, MaskError, QuadcodecError, StoreError
-from .files import exclusive, is_held, new_folder
+from .files import exclusive, is_held
 from .info import ClassInfo, Columns, Problem, StoreInfo
 from .manifest import Manifest, Source, detect_manifest, find_masks, load_manifest
 from .masks import image_size, mask_form, mask_size, read_mask
-from .ngff import Levels, check_levels
+from .ngff import add_levels, check_levels
 from .record import encode
 from .shard import EMPTY, choose_shard_size, read_shard_index, shard_path
 from .store import open_store, partial_path, store_attributes, stored_plan, stored_tables
@@ -267,7 +267,7 @@ def convert(
         if resume and not partial.exists() and target.exists():
             clear_replaced(target)
             plan = _check_same_plan(plan, target, skip_bad)
-            _add_pyramid(target, pyramid)
+            add_levels(target, pyramid)
             return _report(plan, target)
         if resume and _is_begun(partial):
             plan = _check_same_plan(plan, partial, skip_bad)
@@ -284,7 +284,7 @@ def convert(
             plan = plan.without(problems)  # the images after a gap move up, so every shard is made again
             _begin(plan, partial, tables, replaces)
         finish(partial, target)
-        _add_pyramid(target, pyramid)
+        add_levels(target, pyramid)
         return _report(plan, target)
 
 
@@ -435,20 +435,6 @@ def _run(
             future.cancel()
         wait(futures)  # whoever is still writing must be done before the caller tidies up
     return sorted(problems, key=lambda p: p.path)
-
-
-def _add_pyramid(path: Path, levels: Sequence[int]) -> None:
-    """Write the levels that a complete store lacks; they appear whole or not at all."""
-    missing = [level for level in levels if not (path / "pyramid" / str(level)).exists()]
-    if not missing:
-        return
-    if (path / "pyramid").exists():
-        raise StoreError(f"{path / 'pyramid'}: lacks levels {missing}. Delete this folder, then run again with --resume")
-    try:
-        with new_folder(path / "pyramid") as folder:
-            Levels(open_store(path), folder, tuple(levels)).write()
-    except QuadcodecError as error:
-        raise type(error)(f"{error} (all masks are in {path}: add the levels with --resume)") from error
 
 
 def _is_written(root: Path, partial: Path, shard: int, shard_size: int, sources: Sequence[str]) -> bool:

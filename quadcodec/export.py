@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from .errors import StoreError
-from .files import new_folder
+from .files import new_folder, write_atomic
 from .masks import write_mask
-from .ngff import Levels, write_group
+from .ngff import Levels, group_metadata
 from .store import LabelStore
 
 __all__ = ["export_masks", "export_ngff"]
@@ -52,6 +53,9 @@ def export_ngff(store: LabelStore, folder: str | Path, progress: Callable[[int],
     with new_folder(Path(folder)) as partial:
         arrays = Levels(store, partial / "labels" / "classes", tuple(range(store.info.levels)), sampled=True)
         arrays.write(progress)
-        write_group(partial / "labels", {"labels": ["classes"]})
-        write_group(partial, {"multiscales": [arrays.multiscale("labels/classes/")]})
+        for name, ome in (
+            ("labels/zarr.json", {"labels": ["classes"]}),
+            ("zarr.json", {"multiscales": [arrays.multiscale("labels/classes/")]}),
+        ):
+            write_atomic(partial / name, json.dumps(group_metadata(ome)).encode())
     return len(store)

@@ -48,26 +48,25 @@ def level_attributes(classes: Sequence[ClassInfo], level: int, *, sampled: bool 
 def array_metadata(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
-    codecs: Sequence[dict[str, Any]],
+    codecs: list[dict[str, Any]],
     *,
     chunk_images: int,
     fill_value: int,
     attributes: dict[str, Any],
-) -> bytes:
+) -> dict[str, Any]:
     """Return the ``zarr.json`` of an array (image, y, x) in chunks of whole images."""
-    metadata = {
+    return {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": shape,
+        "shape": list(shape),
         "data_type": dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": (chunk_images, *shape[1:])}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk_images, *shape[1:]]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill_value,
         "codecs": codecs,
         "attributes": attributes,
-        "dimension_names": ("image", "y", "x"),
+        "dimension_names": ["image", "y", "x"],
     }
-    return json.dumps(metadata, indent=2).encode()
 
 
 def level_array(
@@ -76,7 +75,7 @@ def level_array(
     """Return a read-only array (image, y, x) over a function that gives the (y, x) cells of an image."""
     codecs = [{"name": "bytes", "configuration": {"endian": "little"}}]
     metadata = array_metadata(shape, dtype, codecs, chunk_images=1, fill_value=OUTSIDE, attributes=attributes)
-    return zarr.open_array(_LevelStore(read, metadata, shape[0]), mode="r", zarr_format=3)
+    return zarr.open_array(_LevelStore(read, json.dumps(metadata).encode(), shape[0]), mode="r", zarr_format=3)
 
 
 class _LevelStore(Store):
