@@ -132,8 +132,9 @@ class Levels:
             raw = zstandard.ZstdDecompressor().decompress(chunk, allow_extra_data=False)
         except zstandard.ZstdError as error:
             return f"is damaged ({error})"
-        same = not deep or raw == self._raw(level, dict(self._cells(image))[level])
-        return "" if same else "differs from its record"
+        if deep and raw != self._raw(level, self.store.quadtree(image, level=level).to_level(level)):
+            return "differs from its record"
+        return ""
 
     def multiscale(self, prefix: str = "") -> dict[str, Any]:
         """Return the OME-NGFF description of the arrays, for a group that has them below ``prefix``."""
