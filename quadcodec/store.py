@@ -165,6 +165,7 @@ class LabelStore:
 
         int16, or int32 where ``dtype`` is uint16; COMPOSITE -1, OUTSIDE -2, also beyond images that are smaller than
         the largest. A chunk is one image. Nothing is stored: reading T_k of a fast record reads its prefix.
+        The arrays are made anew, in a millisecond or two, each time this is asked for.
         """
         return tuple(
             level_array(
