@@ -16,6 +16,7 @@ from .diff import diff
 from .dry_run import dry_run as look
 from .errors import run
 from .info import info
+from .options import Levels
 from .repair import repair
 from .report import report
 from .stats import stats
@@ -65,6 +66,7 @@ cli.add_command(repair)
               help="fast for training; raw: twice the bytes, no zstd to undo; small for archives.")  # fmt: skip
 @click.option("--own-tables", is_flag=True,
               help="With --profile small: train the coder's tables on these masks; they go into DST.")  # fmt: skip
+@click.option("--pyramid", type=Levels(), default=(), help="Write these levels as ordinary arrays, too: 5,4,3.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes.  [default: one a core]")
 @click.option("--overwrite", is_flag=True, help="Replace the store DST, and drop an unfinished conversion.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished conversion.")
@@ -79,7 +81,8 @@ cli.add_command(repair)
 @JSON
 def convert(
     src: Path, dst: Path, layout: str, splits: tuple[str, ...], void: tuple[int, ...], levels: int, profile: str,
-    own_tables: bool, workers: int | None, overwrite: bool, resume: bool, on_error: str, dry_run: bool, as_json: bool,
+    own_tables: bool, pyramid: tuple[int, ...], workers: int | None, overwrite: bool, resume: bool, on_error: str,
+    dry_run: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Encode the masks of the data set SRC into the new store DST.
 
@@ -108,8 +111,9 @@ def convert(
         bar = stack.enter_context(tqdm(total=len(plan.columns), desc="convert", unit="mask", disable=None))
         executor = stack.enter_context(worker_pool(plan, workers or len(os.sched_getaffinity(0))))
         report = convert(
-            plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, executor=executor, progress=bar.update
-        )
+            plan, dst, overwrite=overwrite, resume=resume, skip_bad=skip, pyramid=pyramid, executor=executor,
+            progress=bar.update,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
@@ -147,17 +151,23 @@ def validate(store: Path, deep: bool, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--png", "folder", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
-def export(store: Path, folder: Path) -> None:
-    """Write the masks of a store as files again, under the paths and in the modes they came from."""
+@click.option("--png", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write mask files again, under the paths and in the modes they came from.")  # fmt: skip
+@click.option("--ngff", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Write an OME-NGFF 0.5 label image, with all levels, names and colours, for viewers.")  # fmt: skip
+def export(store: Path, png: Path | None, ngff: Path | None) -> None:
+    """Write the masks of STORE in a form that other programs read, into a new FOLDER."""
     from tqdm import tqdm
 
-    from quadcodec.export import export_masks
+    from quadcodec.export import export_masks, export_ngff
     from quadcodec.store import open_store
 
+    folder = png or ngff
+    if folder is None or (png and ngff):
+        raise click.UsageError("--png FOLDER or --ngff FOLDER: choose one of them.")
     opened = open_store(store)
     with tqdm(total=len(opened), desc="export", unit="mask", disable=None) as bar:
-        count = export_masks(opened, folder, bar.update)
+        count = (export_masks if png else export_ngff)(opened, folder, bar.update)
     click.echo(f"{folder}: {count} masks")
 
 

@@ -34,6 +34,21 @@ class Ids(click.ParamType):  # type: ignore[type-arg]
         return int(str(value))
 
 
+class Levels(click.ParamType):  # type: ignore[type-arg]
+    """Read levels such as 5,4,3."""
+
+    name = "LEVELS"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the levels."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.isdecimal() for part in parts):
+            self.fail(f"{value!r} is no list of levels, expected one such as 5,4,3", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
 def void_ids(given: tuple[int | None, ...]) -> tuple[int, ...] | None:
     """Return what --void means: None where it was not given, () for 'none', else the ids."""
     ids = tuple(v for v in given if v is not None)

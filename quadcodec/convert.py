@@ -29,6 +29,7 @@ from .files import exclusive, is_held
 from .info import ClassInfo, Columns, Problem, StoreInfo
 from .manifest import Manifest, Source, detect_manifest, find_masks, load_manifest
 from .masks import image_size, mask_form, mask_size, read_mask
+from .ngff import add_levels, check_levels
 from .record import encode
 from .shard import EMPTY, choose_shard_size, read_shard_index, shard_path
 from .store import open_store, partial_path, store_attributes, stored_plan, stored_tables
@@ -233,35 +234,41 @@ def convert(
     overwrite: bool = False,
     resume: bool = False,
     skip_bad: bool = False,
+    pyramid: Sequence[int] = (),
     executor: Executor | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Report:
     """Carry out a plan.
 
     The store grows in ``TARGET.partial`` and gets its name when it is complete, so that no reader ever
-    meets half a store. What is finished when an error or a kill ends the run is taken up by ``resume``.
+    meets half a store; ``pyramid`` joins it then, as whole. What is finished when an error or a kill ends
+    the run is taken up by ``resume``.
 
     Parameters
     ----------
     overwrite : replace a label store at ``target`` (when the new one is complete), and begin anew.
     resume : keep the shards of an earlier, unfinished run of the same plan.
     skip_bad : leave out masks that cannot be read instead of raising.
+    pyramid : levels to write as ordinary arrays, too: pyramid/5, .. (docs/format.md, section 7).
     executor : runs one task a shard; without one all run here.
     progress : called with the number of images done since the last call.
 
     Raises
     ------
-    StoreError : the target exists, the disk refuses, or an unfinished run had another plan.
+    StoreError : the target exists, the disk refuses, no such level, or an unfinished run had another plan.
     MaskError : a mask cannot be read.
     """
     target = Path(target)
     check_target(target, overwrite=overwrite, resume=resume)
+    check_levels(pyramid, plan.info.levels, str(target))
     with exclusive(target):
         check_target(target, overwrite=overwrite, resume=resume, held=True)  # again: another may have been faster
         partial = partial_path(target)
         if resume and not partial.exists() and target.exists():
             clear_replaced(target)
-            return _report(_check_same_plan(plan, target, skip_bad), target)
+            plan = _check_same_plan(plan, target, skip_bad)
+            add_levels(target, pyramid)
+            return _report(plan, target)
         if resume and _is_begun(partial):
             plan = _check_same_plan(plan, partial, skip_bad)
             replaces, tables = bool(store_attributes(partial).get("replaces")), stored_tables(partial)
@@ -277,6 +284,7 @@ def convert(
             plan = plan.without(problems)  # the images after a gap move up, so every shard is made again
             _begin(plan, partial, tables, replaces)
         finish(partial, target)
+        add_levels(target, pyramid)
         return _report(plan, target)
 
 

@@ -1,18 +1,20 @@
-"""Export: a store -> mask files, under the paths and in the forms that they came from."""
+"""Export: a store -> mask files, under the paths and in the forms that they came from, or OME-NGFF label images."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from .errors import StoreError
-from .files import below, new_folder
+from .files import below, new_folder, write_atomic
 from .masks import write_mask
+from .ngff import Levels, group_metadata
 from .store import LabelStore
 
-__all__ = ["export_masks"]
+__all__ = ["export_masks", "export_ngff"]
 
 
 def export_masks(store: LabelStore, folder: str | Path, progress: Callable[[int], object] = lambda _: None) -> int:
@@ -34,4 +36,26 @@ def export_masks(store: LabelStore, folder: str | Path, progress: Callable[[int]
         for source, form, mask in zip(store.columns.source, store.columns.form, store, strict=True):
             write_mask(partial / source, np.asarray(mask), form, palette=store.palette, colors=colors)
             progress(1)
+    return len(store)
+
+
+def export_ngff(store: LabelStore, folder: str | Path, progress: Callable[[int], object] = lambda _: None) -> int:
+    """Write all masks as one OME-NGFF 0.5 label image (image, y, x) below ``folder``; return how many they are.
+
+    ``labels/classes`` holds the masks and, level by level, the ids in the middle of ever larger cells, with names and
+    colours. ``folder`` itself is an image of the same arrays, so that a viewer opens it.
+
+    Raises
+    ------
+    StoreError : the folder exists and is not empty, or the disk refuses; nothing stays.
+    CorruptRecordError : a record is damaged.
+    """
+    with new_folder(Path(folder)) as partial:
+        arrays = Levels(store, partial / "labels" / "classes", tuple(range(store.info.levels)), sampled=True)
+        arrays.write(progress)
+        for name, ome in (
+            ("labels/zarr.json", {"labels": ["classes"]}),
+            ("zarr.json", {"multiscales": [arrays.multiscale("labels/classes/")]}),
+        ):
+            write_atomic(partial / name, json.dumps(group_metadata(ome)).encode())
     return len(store)

@@ -16,14 +16,19 @@ from .tables import Tables
 
 __all__ = [
     "FORMAT_VERSION",
+    "HEAD_BYTES",
     "PROFILES",
     "check_record",
     "decode",
     "decode_tree",
     "encode",
     "encode_tree",
+    "prefix_bytes",
     "record_length",
 ]
+
+HEAD_BYTES = 4096
+"""A first read of this size holds everything before the levels of a record, and often the coarse levels, too."""
 
 SMALL_START = Header.NBYTES + 4
 """Offset of the payload of the small profile: after the header and its checksum."""
@@ -130,6 +135,31 @@ def record_length(data: bytes, *, tables: Tables | None = None) -> int:
     return fast.read_layout(data).nbytes
 
 
+def prefix_bytes(head: bytes, level: int) -> int | None:
+    """Return how many bytes of a record `decode_tree` needs for ``level``; None where it needs the whole record.
+
+    Parameters
+    ----------
+    head : the first `HEAD_BYTES` of the record, or all of a shorter one.
+    level : 0 .. levels - 1.
+
+    Raises
+    ------
+    CorruptRecordError, UnsupportedVersionError : as `decode_tree`.
+    ValueError : the record has no such level.
+    """
+    header = _open(head)
+    _check_level(header, level)
+    if header.profile == SMALL:
+        return None
+    return fast.read_layout(head).needed(level)[-1].end
+
+
+def _check_level(header: Header, level: int) -> None:
+    if not 0 <= level < header.levels:
+        raise ValueError(f"level is {level}, expected 0..{header.levels - 1}")
+
+
 def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) -> LinearQuadtree:
     """Return the tree of a record; of a fast one with ``level`` > 0 only from that level up, read from a prefix.
 
@@ -141,8 +171,7 @@ def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) 
     ValueError : the record has no such level.
     """
     header = _open(record)
-    if not 0 <= level < header.levels:
-        raise ValueError(f"level is {level}, expected 0..{header.levels - 1}")
+    _check_level(header, level)
     if header.profile == SMALL:
         payload = record[SMALL_START:]
         pyramid = small.decode_pyramid(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from .errors import CorruptRecordError, FormatError, MaskError, StoreError
 from .files import beside
 from .info import COLUMNS, ClassInfo, Columns, StoreInfo
 from .masks import default_palette
-from .pyramid import TPyramid
+from .pyramid import OUTSIDE, TPyramid, node_dtype
+from .pyramid_arrays import level_array, level_attributes, level_shape, on_canvas
 from .quadtree import LinearQuadtree
-from .record import decode, decode_tree, encode
+from .record import HEAD_BYTES, decode, decode_tree, encode, prefix_bytes
 from .seal import ATTRIBUTES, array_checksum, attributes_checksum
 from .shard import EMPTY, read_range, read_shard_index, shard_path
 from .tables import Tables
@@ -114,8 +116,10 @@ class LabelStore:
             f"or a number in 0..{len(self) - 1}"
         )
 
-    def record(self, index: int) -> bytes:
+    def record(self, index: int, *, level: int = 0) -> bytes:
         """Return the bytes of one record: one range read, after one of its shard's index.
+
+        With ``level`` > 0, of a fast record only the prefix that holds this level and coarser ones is read.
 
         Raises
         ------
@@ -129,12 +133,18 @@ class LabelStore:
         if offset == EMPTY:
             height, width = (int(v) for v in self.sizes[index])
             return encode(np.full((height, width), self.fill_value, self.dtype), levels=self.info.levels)
-        return read_range(shard_path(self.path, shard), offset, nbytes)
+        path = shard_path(self.path, shard)
+        if not level:
+            return read_range(path, offset, nbytes)
+        head = read_range(path, offset, min(nbytes, HEAD_BYTES))
+        needed = prefix_bytes(head, level) or nbytes
+        rest = min(needed, nbytes) - len(head)
+        return head + read_range(path, offset + len(head), rest) if rest > 0 else head[:needed]
 
-    def quadtree(self, index: int) -> LinearQuadtree:
-        """Return the tree of an image; no raster is made."""
+    def quadtree(self, index: int, *, level: int = 0) -> LinearQuadtree:
+        """Return the tree of an image, with ``level`` > 0 as `decode_tree` does; no raster is made."""
         with _Naming(self, index):
-            tree = decode_tree(self.record(index), tables=self.tables)
+            tree = decode_tree(self.record(index, level=level), level=level, tables=self.tables)
             self._check_size(index, (tree.height, tree.width))
             if tree.levels != self.info.levels:
                 raise CorruptRecordError(f"has {tree.levels} levels, the store says {self.info.levels}")
@@ -148,6 +158,33 @@ class LabelStore:
     def pyramid(self, index: int) -> TPyramid:
         """Return all levels of an image, dense."""
         return self.quadtree(index).to_pyramid()
+
+    @property
+    def pyramid_arrays(self) -> tuple[zarr.Array[Any], ...]:
+        """T_0 .. T_(levels-1) of all images, each a read-only zarr array (image, y, x) that is made from the records.
+
+        int16, or int32 where ``dtype`` is uint16; COMPOSITE -1, OUTSIDE -2, also beyond images that are smaller than
+        the largest. A chunk is one image. Nothing is stored: reading T_k of a fast record reads its prefix.
+        The arrays are made anew, in a millisecond or two, each time this is asked for.
+        """
+        return tuple(
+            level_array(
+                partial(self._level_on_canvas, level),
+                (len(self), *level_shape(self.canvas, level)),
+                node_dtype(self.dtype),
+                level_attributes(self.classes, level),
+            )
+            for level in range(self.info.levels)
+        )
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width that hold every image: those of the labels array."""
+        return int(self.sizes[:, 0].max()), int(self.sizes[:, 1].max())
+
+    def _level_on_canvas(self, level: int, index: int) -> NDArray[Any]:
+        cells = self.quadtree(index, level=level).to_level(level)
+        return on_canvas(cells, level_shape(self.canvas, level), node_dtype(self.dtype), OUTSIDE)
 
     def stored_bytes(self, index: int) -> int:
         """Return the length of one record."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .errors import QuadcodecError
+from .ngff import stored_levels
 from .quadtree import LinearQuadtree
 from .record import check_record, decode_tree
 from .seal import ATTRIBUTES, record_checksum
@@ -53,6 +54,7 @@ def validate(path: str | Path, *, deep: bool = False) -> list[Finding]:
     if not {ATTRIBUTES, "labels"} & {*broken}:  # else sizes of shards and records may be anything
         findings.extend(_check_index(store))
         findings.extend(_check_shards(store, deep, sealed=_CHECKSUM not in broken))
+        findings.extend(_check_pyramid(store, deep))
     return findings
 
 
@@ -70,6 +72,7 @@ def _check_files(store: LabelStore) -> Iterator[Finding]:
     chunks = -(-len(store) // INDEX_CHUNK)
     files |= {Path("index", name, "c", str(i)) for name in (*vars(store.columns), "checksum") for i in range(chunks)}
     files |= {Path("index/size/c", str(i), "0") for i in range(chunks)}
+    files |= {Path("pyramid", name) for name in _pyramid_files(store)}
     folders = {folder for file in files for folder in file.parents}
     for folder, names, members in os.walk(store.path):
         for name in sorted([*names, *members]):
@@ -81,6 +84,27 @@ def _check_files(store: LabelStore) -> Iterator[Finding]:
                 what = "folder" if name in names else "file"
                 yield Finding(str(place), f"is no part of this store: a foreign {what}", "Move it away")
         names[:] = [name for name in names if Path(folder, name).relative_to(store.path) in folders]
+
+
+def _pyramid_files(store: LabelStore) -> Iterable[str]:
+    try:
+        levels = stored_levels(store)
+    except QuadcodecError:  # `_check_pyramid` names it
+        folder = store.path / "pyramid"
+        return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    return levels.files() if levels is not None else ()
+
+
+def _check_pyramid(store: LabelStore, deep: bool) -> Iterator[Finding]:
+    """Look at the levels beside the labels, if there are any."""
+    fix = "Delete the folder pyramid, then run 'quadcodec convert' with --resume and --pyramid"
+    try:
+        levels = stored_levels(store)
+        faults = levels.faults(deep=deep) if levels is not None else ()
+        yield from (Finding(str(where), found, fix) for where, found in faults)
+    except QuadcodecError as error:
+        where, _, found = str(error).partition(": ")
+        yield Finding(where, found, fix)
 
 
 def _check_index(store: LabelStore) -> Iterator[Finding]:

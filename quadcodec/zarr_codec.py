@@ -60,13 +60,14 @@ class QuadtreeCodec(ArrayBytesCodec):
             configuration["tables"] = self.tables.to_text()
         return {"name": "quadcodec.quadtree", "configuration": configuration}
 
-    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:  # noqa: ARG002
-        """Refuse an array that is not (image, y, x) of uint8 or uint16."""
-        native = dtype.to_native_dtype() if hasattr(dtype, "to_native_dtype") else np.dtype(dtype)
-        if len(shape) != 3 or native not in (np.uint8, np.uint16):
+    def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
+        """Refuse an array that is not (image, y, x) of uint8 or uint16, or whose chunks hold several images."""
+        native = dtype.to_native_dtype()
+        chunk = getattr(chunk_grid, "chunk_shape", (1,))  # zarr 3.4 has irregular grids, too
+        if len(shape) != 3 or native not in (np.uint8, np.uint16) or chunk[0] != 1:
             raise ValueError(
-                f"quadcodec.quadtree: found {native} of shape {shape}, expected uint8 or uint16 of (image, y, x) "
-                "in chunks of one image"
+                f"quadcodec.quadtree: found {native} of shape {shape} in chunks {chunk}, expected uint8 or uint16 "
+                "of (image, y, x) in chunks of one image"
             )
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:

@@ -179,6 +179,32 @@ def test_info_validate_export_view(store, cityscapes, tmp_path):
         assert picture.width > 6 * 70
 
 
+def test_pyramid_and_ngff_are_ordinary_arrays(cityscapes, tmp_path):
+    assert invoke("convert", cityscapes, tmp_path / "out.zarr", "--pyramid", "5,3")[0] == 0
+    level = zarr.open(str(tmp_path / "out.zarr"), mode="r")["pyramid/3"]
+    assert level.shape == (5, 7, 12)
+    assert "road" in level.attrs["flag_meanings"].split()
+    assert invoke("validate", tmp_path / "out.zarr", "--deep")[0] == 0
+    assert invoke("convert", cityscapes, tmp_path / "out.zarr", "--pyramid", "5,3", "--resume")[0] == 0
+    assert "lacks levels [4]" in fails("convert", cityscapes, tmp_path / "out.zarr", "--pyramid", "4", "--resume")
+    code, out, _ = invoke("export", tmp_path / "out.zarr", "--ngff", tmp_path / "ngff")
+    assert (code, out) == (0, f"{tmp_path / 'ngff'}: 5 masks\n")
+    np.testing.assert_array_equal(
+        zarr.open(str(tmp_path / "ngff"), mode="r")["labels/classes/0"][0, :50, :70],
+        quadcodec.open(tmp_path / "out.zarr")[0],
+    )
+    assert "out.zarr2: found levels [6], expected different ones of 0..5" in fails(
+        "convert", cityscapes, tmp_path / "out.zarr2", "--pyramid", "6"
+    )
+
+
+def test_export_wants_one_form(store, tmp_path):
+    for options in ([], ["--png", tmp_path / "a", "--ngff", tmp_path / "b"]):
+        code, _, err = invoke("export", store, *options)
+        assert code == 2
+        assert "--png FOLDER or --ngff FOLDER: choose one of them" in err
+
+
 def test_validate_exits_1_and_names_the_fault(store):
     shard = store / "labels" / "c" / "0" / "0" / "0"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -254,7 +280,13 @@ def test_a_full_disk_ends_in_one_line_and_leaves_nothing(cityscapes, tmp_path, m
 
 
 def test_options_that_contradict_each_other_or_make_no_sense(cityscapes, tmp_path):
-    for options in (["--overwrite", "--resume"], ["--void", "-1"], ["--void", "65536"], ["--levels", "11"]):
+    for options in (
+        ["--overwrite", "--resume"],
+        ["--void", "-1"],
+        ["--void", "65536"],
+        ["--levels", "11"],
+        ["--pyramid", "5;3"],
+    ):
         code, _, err = invoke("convert", cityscapes, tmp_path / "x.zarr", *options)
         assert code == 2
         assert "Error" in err
