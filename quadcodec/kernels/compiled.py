@@ -20,10 +20,10 @@ SPLAT_BYTES = 32
 
 @intrinsic
 def _trailing_zeros(_typing: Any, word: Any) -> Any:
-    """Return the number of zero bits below the lowest one bit of a uint64 that is not zero."""
+    """Return the number of zero bits below the lowest one bit of a uint64; 64 if it is zero."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(word), codegen
 
@@ -36,6 +36,23 @@ def _ones(_typing: Any, word: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.int64(word), codegen
+
+
+@intrinsic
+def _bits_of(_typing: Any, cells: Any, at: Any, mask: Any) -> Any:  # noqa: ARG001 (numba binds by name)
+    """Return one bit for each of the 64 bytes from ``cells[at]`` on: whether it shares a bit with ``mask``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        vector = ir.VectorType(ir.IntType(8), 64)
+        place = builder.bitcast(builder.gep(array.data, [args[1]]), vector.as_pointer())
+        zeros = ir.Constant(vector, None)
+        one = builder.insert_element(zeros, args[2], ir.Constant(ir.IntType(32), 0))
+        masks = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), 64), None))
+        found = builder.icmp_unsigned("!=", builder.and_(builder.load(place, align=1), masks), zeros)
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(cells, types.int64, types.uint8), codegen
 
 
 @intrinsic
@@ -57,4 +74,5 @@ def _splat(_typing: Any, pixels: Any, at: Any, value: Any) -> Any:  # noqa: ARG0
 
 trailing_zeros: Any = _trailing_zeros
 ones: Any = _ones
+bits_of: Any = _bits_of
 splat: Any = _splat

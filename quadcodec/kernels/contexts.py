@@ -65,33 +65,43 @@ def remainder(value: int, divisor: int) -> int:
 
 
 @hot
-def line_base(even: int, odd: int, turn: int) -> int:
-    """Return the index of the line contexts for a present run of r2 - 3 or shorter.
+def line_digits(before: int) -> int:
+    """Return the first digits of the line contexts, times 24, from the runs r2, r4 .. r10, a byte each.
 
     Digits: length of r2 (below 2, below 8, or more), r4 - r2 (-2 .. 2), r6 - r2, r8 - r2 and r10 - r2
     (-1 .. 1), whether r1 > 0, whether the last two turns were to the same side, and r0 - r2 (-3 .. 2).
     """
-    r2 = even >> 8 & 255
+    r2 = before & 255
     index = np.int64(r2 >= 2) + np.int64(r2 >= 8)
-    index = index * 5 + clip((even >> 16 & 255) - r2, -2, 2) + 2
-    index = index * 3 + clip((even >> 24 & 255) - r2, -1, 1) + 1
-    index = index * 3 + clip((even >> 32 & 255) - r2, -1, 1) + 1
-    index = index * 3 + clip((even >> 40 & 255) - r2, -1, 1) + 1
-    index = index * 2 + np.int64(odd & 255 > 0)
-    return 6 * (index * 2 + turn)
+    index = index * 5 + clip((before >> 8 & 255) - r2, -2, 2) + 2
+    index = index * 3 + clip((before >> 16 & 255) - r2, -1, 1) + 1
+    index = index * 3 + clip((before >> 24 & 255) - r2, -1, 1) + 1
+    index = index * 3 + clip((before >> 32 & 255) - r2, -1, 1) + 1
+    return 24 * index
 
 
 @hot
-def short_line(even: int, turn: int) -> int:
+def line_base(even: int, odd: int, turn: int) -> int:
+    """Return the index of the line contexts for a present run as long as r2."""
+    return line_digits(even >> 8) + 12 * np.int64(odd & 255 > 0) + 6 * turn + 3
+
+
+@hot
+def short_line(over: int, r2: int, turn: int) -> int:
     """Return the index of the smaller contexts: r0 - r2 (-2 .. 1), r2 (0, below 3, below 8, more), turn."""
-    r2 = even >> 8 & 255
-    index = clip((even & 255) - r2, -2, 1) + 2
+    index = clip(over, -2, 1) + 2
     return (index * 4 + np.int64(r2 >= 1) + np.int64(r2 >= 3) + np.int64(r2 >= 8)) * 2 + turn
 
 
 @hot
-def kind_of(flags: int, before: bool, present: int) -> int:
+def opposite_of(heading: int) -> int:
+    """Return the edge bit that points the other way."""
+    return (heading << 2 | heading >> 2) & 15
+
+
+@hot
+def kind_of(flags: int, before: bool, edge: int) -> int:
     """Return what is known of the edge to a target with ``flags``, that lies before the start or not."""
     if flags & VISITED or before:
-        return 1 + present
+        return 1 + (edge != 0)
     return 3 if flags & AWAITED else 0

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from .chain import OK, OVERFLOW, read_chains, write_chains
 from .compiled import kernel
-from .edges import EDGES, E, S, find_edges, mark_border
+from .edges import EDGES, SLACK_WORDS, E, S, find_edges, mark_border
 from .merge import COMPOSITE
-from .rangecoder import HEAD, START_RANGE, flush, next_word
+from .rangecoder import HEAD, START_RANGE, flush, next_word, to_words
 from .regions import count_runs, link_runs, read_labels, write_labels
 
 
@@ -38,15 +38,15 @@ def encode_tile(
     before and learn on the way.
     """
     pitch = (width + 8) & ~7
-    words = np.zeros((height + 1) * pitch >> 3, np.uint64)
+    words = np.zeros(((height + 1) * pitch >> 3) + SLACK_WORDS, np.uint64)
     edges = words.view(np.uint8)
     find_edges(pixels, at, stride, height, width, pitch, edges)
-    num = count_runs(words, height)
+    num = count_runs(edges, height, pitch)
     first = np.empty(height + 1, np.int32)
     start = np.empty(num, np.int32)
     parent = np.empty(num, np.int32)
     above = np.empty(num, np.int32)
-    link_runs(edges, words, height, width, pitch, first, start, parent, above)
+    link_runs(edges, height, width, pitch, first, start, parent, above)
     mark_border(edges, height, width, pitch)
     stack = np.empty((stack_size(height, width), 3), np.int64)
     status, low, rng, pos = write_chains(
@@ -97,7 +97,7 @@ def pool_cells(
 
 @kernel
 def decode_tile(
-    data: NDArray[np.uint8],
+    stream: NDArray[np.uint8],
     palette: NDArray[np.unsignedinteger],
     states: NDArray[np.uint32],
     weights: NDArray[np.int32],
@@ -110,28 +110,29 @@ def decode_tile(
     cells_at: int,
     cells_stride: int,
 ) -> int:
-    """Read the stream ``data`` into the tile whose row y begins at ``pixels[at + y * stride]``.
+    """Read a stream into the tile whose row y begins at ``pixels[at + y * stride]``.
 
     Its T_1 goes to ``cells``, where that is not empty, as `pool_cells` says. ``states`` and ``weights`` hold what is
     known before and learn on the way. Returns a status.
     """
     pitch = (width + 8) & ~7
-    words = np.zeros((height + 1) * pitch >> 3, np.uint64)
+    words = np.zeros(((height + 1) * pitch >> 3) + SLACK_WORDS, np.uint64)
     edges = words.view(np.uint8)
     mark_border(edges, height, width, pitch)
     stack = np.empty((stack_size(height, width), 3), np.int64)
+    data = to_words(stream)
     code = next_word(data, 0)
     status, code, rng, pos = read_chains(
-        data, code, START_RANGE, 4, height, width, pitch, states, weights, stack, edges
+        data, code, START_RANGE, 1, height, width, pitch, states, weights, stack, edges
     )
     if status != OK:
         return status
     first = np.empty(height + 1, np.int32)
-    num = count_runs(words, height)
+    num = count_runs(edges, height, pitch)
     start = np.empty(num, np.int32)
     parent = np.empty(num, np.int32)
     above = np.empty(num, np.int32)
-    num = link_runs(edges, words, height, width, pitch, first, start, parent, above)
+    num = link_runs(edges, height, width, pitch, first, start, parent, above)
     status = read_labels(
         data, code, rng, pos, first, start[:num], parent, above, palette, states, pixels, at, stride, width
     )
