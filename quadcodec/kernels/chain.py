@@ -1,5 +1,5 @@
 # numba's scalars are int64 throughout; mypy would tell int and np.int64 apart at every step.
-# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return"
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return,operator"
 """Crack edges <-> chains of decisions (docs/small.md, section 3).
 
 Chains are walked vertex by vertex. At each the edges that leave it, ahead, to the right or to the left, are
@@ -37,7 +37,7 @@ from .contexts import (
     short_line,
 )
 from .edges import AWAITED, BORDER, VISITED, WORD_EDGES, E, N, S, W
-from .rangecoder import adapt_mixed, predict, refill, get, get_mixed, get_state, put, put_mixed, put_state
+from .rangecoder import adapt_mixed, get, get_mixed, get_state, predict, put, put_mixed, put_state, refill
 
 OK, OVERFLOW, BAD_START, BAD_STACK, BAD_CHAIN, BAD_LABEL = 0, 1, 2, 3, 4, 5
 

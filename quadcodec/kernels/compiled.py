@@ -5,6 +5,7 @@ from typing import Any
 import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 _njit: Any = numba.njit  # its types lack _nrt
@@ -72,6 +73,21 @@ def _splat(_typing: Any, pixels: Any, at: Any, value: Any) -> Any:  # noqa: ARG0
     return types.void(pixels, types.int64, pixels.dtype), codegen
 
 
+@intrinsic
+def _copy(_typing: Any, pixels: Any, to: Any, at: Any, count: Any) -> Any:  # noqa: ARG001 (numba binds by name)
+    """Copy ``count`` pixels from ``pixels[at]`` on to ``pixels[to]`` on; the two do not overlap."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        places = [builder.gep(array.data, [place]) for place in args[1:3]]
+        lane = context.get_value_type(signature.args[0].dtype)
+        cgutils.raw_memcpy(builder, *places, args[3], ir.Constant(ir.IntType(64), lane.width // 8))
+        return context.get_dummy_value()
+
+    return types.void(pixels, types.int64, types.int64, types.int64), codegen
+
+
+copy: Any = _copy
 trailing_zeros: Any = _trailing_zeros
 ones: Any = _ones
 bits_of: Any = _bits_of

@@ -117,7 +117,10 @@ def to_words(stream: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Return a stream as big-endian words; zeros fill the last one, and one more word of zeros follows."""
     num = stream.shape[0]
     words = np.zeros((num + 3) // 4 + 1, np.uint32)
-    for i in range(num):
+    for i in range(num >> 2):
+        four = stream[4 * i : 4 * i + 4]
+        words[i] = np.uint32(four[0]) << 24 | np.uint32(four[1]) << 16 | np.uint32(four[2]) << 8 | np.uint32(four[3])
+    for i in range(num & ~3, num):
         words[i >> 2] |= np.uint32(stream[i]) << np.uint32(24 - 8 * (i & 3))
     return words
 

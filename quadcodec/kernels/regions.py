@@ -1,5 +1,5 @@
 # numba's scalars are int64 throughout; mypy would tell int and np.int64 apart at every step.
-# mypy: disable-error-code="arg-type,assignment,return-value"
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return"
 """Regions between the crack edges, and their labels (docs/small.md, section 6).
 
 A run is a stretch of pixels of one row between two vertical edges. A row without a horizontal edge above it
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chain import BAD_LABEL, OK
-from .compiled import SPLAT_BYTES, bits_of, hot, kernel, ones, splat, trailing_zeros
+from .compiled import SPLAT_BYTES, bits_of, copy, hot, kernel, ones, splat, trailing_zeros
 from .contexts import AT_LABELS
 from .edges import E, N, S
 from .rangecoder import get, get_state, put, put_state
@@ -339,11 +339,11 @@ def read_labels(
     recent = new_recent()
     height = first.shape[0] - 1
     num_labels = palette.shape[0]
-    labels = np.empty(start.shape[0], np.int32)
+    labels = np.empty(first[height], np.int32)
     for y in range(height):
         o = at + y * stride
         if first[y] == first[y + 1]:
-            pixels[o : o + width] = pixels[o - stride : o - stride + width]
+            copy(pixels, o, o - stride, width)
             continue
         end = first[y + 1]
         left = -1
