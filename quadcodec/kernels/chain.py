@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .compiled import kernel, trailing_zeros
 from .contexts import (
-    ALLOWED,
+    ALL_OPTIONS,
     AT_LINES_0,
     AT_LINES_1,
     AT_LINES_KNOWN,
@@ -26,6 +26,7 @@ from .contexts import (
     MOVES_1,
     MOVES_SHORT,
     ODD_RUNS,
+    OPTIONS,
     ORDER,
     SHORT,
     clip,
@@ -37,7 +38,7 @@ from .contexts import (
     short_line,
 )
 from .edges import AWAITED, BORDER, VISITED, WORD_EDGES, E, N, S, W
-from .rangecoder import adapt_mixed, get, get_mixed, get_state, predict, put, put_mixed, put_state, refill
+from .rangecoder import adapt_mixed, get, get_state, predict, put, put_mixed, put_state, refill
 
 OK, OVERFLOW, BAD_START, BAD_STACK, BAD_CHAIN, BAD_LABEL = 0, 1, 2, 3, 4, 5
 
@@ -189,8 +190,7 @@ def write_chains(
                     run = even & 255
                     slow = min(run, 7)
                     found = (cell >> d & 1) | (cell >> ds & 1) << 1 | (cell >> do & 1) << 2
-                    begin = 0
-                    allowed = 254
+                    options = ALL_OPTIONS
                     if special == 0 and min(ahead, same, opposite) >= limit:
                         i = base + clip(run - (even >> 8 & 255), -3, 2)
                         bit = np.int64(found == 1)
@@ -203,31 +203,27 @@ def write_chains(
                             low, rng, pos = put_mixed(
                                 out, low, rng, pos, bit, states, AT_LINES_1 + i, j, weights, 8 + slow
                             )
-                        begin = 7 if found == 1 or found == 4 else 2
-                        allowed = 254 & ~18
+                        options = 0 if found == 1 or found == 4 else ALL_OPTIONS & ~3
                     else:
                         kind = kind_of(at_ahead, ahead < limit, cell >> d & 1)
                         kind |= kind_of(at_same, same < limit, cell >> ds & 1) << 2
                         kind |= kind_of(at_opposite, opposite < limit, cell >> do & 1) << 4
-                        allowed = ALLOWED[kind]
-                    if begin < 7 and allowed & (allowed - 1):
+                        options = OPTIONS[kind]
+                    if options & (options - 1):
                         short = short_line(run - (even >> 8 & 255), even >> 8 & 255, turn)
-                        for k in range(begin, 7):
-                            option = 1 << ORDER[k]
-                            if allowed == option:
-                                break
-                            if not allowed & option:
-                                continue
+                        recent = remainder(moves, MOVES_SHORT)
+                        while options & (options - 1):
+                            k = trailing_zeros(np.uint64(options))
                             i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
-                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + remainder(moves, MOVES_SHORT)
+                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + recent
                             slow = 16 + k + (8 if kind else 0)
-                            bit = np.int64(option == 1 << found)
+                            bit = np.int64(found == ORDER[k])
                             low, rng, pos = put_mixed(out, low, rng, pos, bit, states, i, j, weights, slow)
                             if bit:
                                 break
-                            allowed &= ~option
+                            options &= options - 1
                     edges[np.uint64(c)] = VISITED
-                    if pos > room or top + 2 >= stack.shape[0]:
+                    if pos > room or (found & (found - 1) and top + 2 >= stack.shape[0]):
                         return OVERFLOW, low, rng, pos
                     moves = remainder(moves, MOVES_1) * 3
                     if found == 1:
@@ -365,9 +361,6 @@ def read_chains(
                     special = (at_ahead | at_same | at_opposite) & (VISITED | AWAITED)
                     shifted = remainder(moves, MOVES_1)
                     kind = 0
-                    found = 0
-                    begin = 0
-                    allowed = 254
                     if special == 0 and (c >= safe or min(ahead, same, opposite) >= limit):
                         slow = min(run, 7)
                         i = base + clip(over, -3, 2)
@@ -430,31 +423,31 @@ def read_chains(
                             continue
                         code, rng, pos = refill(data, code - bound, rng - bound, pos)
                         adapt_mixed(states, i, j, weights, 18, s, t, p16, 0)
-                        begin = 3
-                        allowed = 254 & ~22
+                        options = ALL_OPTIONS & ~7
                     else:
                         kind = kind_of(at_ahead, ahead < limit, cell & to_ahead)
                         kind |= kind_of(at_same, same < limit, cell & to_same) << 2
                         kind |= kind_of(at_opposite, opposite < limit, cell & opposite_of(to_same)) << 4
-                        allowed = ALLOWED[kind]
-                        if allowed == 0:
+                        options = OPTIONS[kind]
+                        if options == 0:
                             return BAD_CHAIN, code, rng, pos
-                    if found == 0:
-                        short = short_line(over, even >> 8 & 255, turn)
-                        for k in range(begin, 7):
-                            option = 1 << ORDER[k]
-                            if not allowed & option:
-                                continue
-                            found = ORDER[k]
-                            if allowed == option:
-                                break
-                            i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
-                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + remainder(moves, MOVES_SHORT)
-                            slow = 16 + k + (8 if kind else 0)
-                            bit, code, rng, pos = get_mixed(data, code, rng, pos, states, i, j, weights, slow)
-                            if bit:
-                                break
-                            allowed &= ~option
+                    short = short_line(over, even >> 8 & 255, turn)
+                    recent = remainder(moves, MOVES_SHORT)
+                    while options & (options - 1):
+                        k = trailing_zeros(np.uint64(options))
+                        i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
+                        j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + recent
+                        slow = 16 + k + (8 if kind else 0)
+                        s, t, p16 = predict(states, i, j, weights, slow)
+                        bound = (rng >> 16) * p16
+                        if code < bound:
+                            code, rng, pos = refill(data, code, bound, pos)
+                            adapt_mixed(states, i, j, weights, slow, s, t, p16, 1)
+                            break
+                        code, rng, pos = refill(data, code - bound, rng - bound, pos)
+                        adapt_mixed(states, i, j, weights, slow, s, t, p16, 0)
+                        options &= options - 1
+                    found = ORDER[trailing_zeros(np.uint64(options))]
                     cell |= VISITED
                     if found & 1:
                         cell |= to_ahead

@@ -16,6 +16,8 @@ hot = _njit(cache=True, nogil=True, forceinline=True, _nrt=False)
 """For short helpers of an inner loop. Without ``_nrt=False`` numba counts references, by atomic instructions,
 of every array that enters such a helper: the walk of the chains would take four times as long."""
 
+memcpy: Any = cgutils.raw_memcpy  # its types lack arguments
+
 SPLAT_BYTES = 32
 
 
@@ -81,7 +83,7 @@ def _copy(_typing: Any, pixels: Any, to: Any, at: Any, count: Any) -> Any:  # no
         array = context.make_array(signature.args[0])(context, builder, args[0])
         places = [builder.gep(array.data, [place]) for place in args[1:3]]
         lane = context.get_value_type(signature.args[0].dtype)
-        cgutils.raw_memcpy(builder, *places, args[3], ir.Constant(ir.IntType(64), lane.width // 8))
+        memcpy(builder, *places, args[3], ir.Constant(ir.IntType(64), lane.width // 8))
         return context.get_dummy_value()
 
     return types.void(pixels, types.int64, types.int64, types.int64), codegen

@@ -34,18 +34,21 @@ ORDER = np.array([1, 4, 2, 7, 5, 3, 6], np.int64)
 """Sets of edges (1 ahead, 2 same, 4 opposite) in the order in which they are asked for."""
 
 
-def _allowed_table() -> NDArray[np.int64]:
-    """Return, for each kind, bit s for each set s of edges that is possible."""
+ALL_OPTIONS = 127
+
+
+def _options_table() -> NDArray[np.int64]:
+    """Return, for each kind, bit k for each set ORDER[k] of edges that is possible."""
     table = np.zeros(KINDS, np.int64)
     for kind in range(KINDS):
         digits = [kind >> 2 * i & 3 for i in range(3)]
         known = sum(1 << i for i in range(3) if digits[i] in (1, 2))
         present = sum(1 << i for i in range(3) if digits[i] == 2)
-        table[kind] = sum(1 << s for s in range(1, 8) if s & known == present)
+        table[kind] = sum(1 << k for k in range(7) if ORDER[k] & known == present)
     return table
 
 
-ALLOWED = _allowed_table()
+OPTIONS = _options_table()
 
 EVEN_RUNS, ODD_RUNS = (1 << 48) - 1, (1 << 40) - 1
 """A walk holds its last eleven straight runs, a byte each: the present one, r0, and r2, r4 .. r10 in one

@@ -26,9 +26,13 @@ RECENT = 256
 def fill_run(pixels: NDArray[np.unsignedinteger], at: int, stop: int, end: int, value: int) -> None:
     """Set ``pixels[at:stop]``; what follows up to ``end`` may change, its own run comes later."""
     lanes = SPLAT_BYTES // pixels.itemsize
+    begin = at
     while at < stop and at + lanes <= end:
         splat(pixels, at, value)
         at += lanes
+    if at < stop and stop - begin >= lanes:
+        splat(pixels, stop - lanes, value)
+        return
     while at < stop:
         pixels[np.uint64(at)] = value
         at += 1
