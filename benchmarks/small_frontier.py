@@ -1,60 +1,25 @@
 """Measure the small profile: python -m benchmarks.small_frontier [--sets A,B] [--tables DIR] [--json]
 
-For each set: bits per pixel of one tile a mask and of 512 tiles, with tables trained without the set
-('out', the figures that count) and with it ('in'), against crackle (the best of markov_model_order 0 and
-5), then zstd-19, on the same masks; decode and encode speed in megapixels a second of CPU time, the best of
-several, of fresh outputs. crackle gets the mask transposed in Fortran order, whose output needs no further
-copy: its fastest layout ('plain' is crackle.compress(mask) as it is called first). On Cityscapes both also
-work in 256 x 256 tiles. Every decode is compared with its mask.
+For each set: bits per pixel of the records, decode and encode speed, against crackle + zstd-19 and JPEG XL on the same
+masks in the same run, as `quadcodec bench` measures them (CPU time, turn by turn, least of several; every decode is
+compared with its mask). The figures that count ('small') are of tables trained without the set; '-shipped' of those
+of the package, which saw it; '-own' of a table of the other half of the masks, whose bytes count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
-from functools import partial
+import math
 from pathlib import Path
-from typing import Any
 
-import crackle
-import numpy as np
-import zstandard
-from numpy.typing import NDArray
-
-from quadcodec import small
-from quadcodec.tables import Tables, shipped
+from quadcodec.bench.measure import Result, measure
+from quadcodec.bench.ours import own_table_rows, small_rows
+from quadcodec.bench.rivals import rival_rows
+from quadcodec.tables import Tables
 
 from .label_sets import SETS, family, masks, read
 from .train_tables import train_sets
-
-COMPRESSOR = zstandard.ZstdCompressor(level=19)
-DECOMPRESSOR = zstandard.ZstdDecompressor()
-REPEATS = 5
-
-
-def crackle_encode(mask: NDArray[Any]) -> bytes:
-    """Return the shorter of crackle's two Markov orders, each through zstd-19."""
-    volume = np.asfortranarray(mask.T[..., None])
-    packed = (COMPRESSOR.compress(crackle.compress(volume, markov_model_order=k)) for k in (0, 5))
-    return min(packed, key=len)
-
-
-def crackle_decode(packed: bytes) -> NDArray[Any]:
-    """Return the mask, C-contiguous."""
-    volume: NDArray[Any] = crackle.decompress(DECOMPRESSOR.decompress(packed))
-    return volume[..., 0].T
-
-
-def cpu_seconds(function: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Return the least CPU time of the process, helper threads included."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return best
 
 
 def tables_without(name: str, folder: Path) -> Tables:
@@ -65,66 +30,50 @@ def tables_without(name: str, folder: Path) -> Tables:
     return Tables.from_bytes(path.read_bytes())
 
 
-def tiles_of(mask: NDArray[Any], side: int) -> list[NDArray[Any]]:
-    """Return the tiles of a mask, contiguous."""
-    height, width = mask.shape
-    return [
-        np.ascontiguousarray(mask[y : y + side, x : x + side])
-        for y in range(0, height, side)
-        for x in range(0, width, side)
-    ]
+def results_of(name: str, folder: Path) -> dict[str, Result]:
+    """Return what was measured on a set, by the names of the rows."""
+    paths = masks(name)[0]
+    arrays = [read(path) for path in paths]
+    rows = small_rows(tables_without(name, folder)) + small_rows(None, beside=True)
+    if len(arrays) > 1:
+        half = len(arrays) // 2
+        rows += own_table_rows((arrays[:half], arrays[half:]), share=1)
+    rivals, missing = rival_rows(["crackle", "jxl"])
+    if missing:
+        raise SystemExit(f"{', '.join(missing)}: not installed. Run: pip install '.[bench]'")
+    results = {result.name: result for result in measure(rows + rivals, arrays, [path.name for path in paths])}
+    wrong = [key for key, result in results.items() if not result.lossless]
+    if wrong:
+        raise SystemExit(f"{name}: {', '.join(wrong)} did not give the masks back")
+    return results
 
 
-def measure(name: str, folder: Path) -> dict[str, float]:
-    """Return the figures of one set."""
-    left_out = tables_without(name, folder)
-    variants = {"out": (left_out, None), "in": (None, None), "out512": (left_out, 512)}
-    if family(name) == "cityscapes":
-        variants["out256"] = (left_out, 256)
-    nbytes = dict.fromkeys([*variants, "crackle", "crackle256"], 0)
-    seconds = dict.fromkeys(["encode", "decode", "decode512", "crackle", "plain"], 0.0)
-    pixels = 0
-    for path in masks(name)[0]:
-        mask = read(path)
-        pixels += mask.size
-        for variant, (tables, tile) in variants.items():
-            payload = small.encode(mask, tile=tile, tables=tables)
-            shape = (*mask.shape, mask.dtype)
-            assert (small.decode(payload, *shape, tables=tables) == mask).all(), (path, variant)
-            # Shipped tables go without saying; tables without a set are named by four bytes.
-            nbytes[variant] += len(payload) - (4 if tables else 0)
-            run = partial(small.decode, payload, *shape, tables=tables)
-            if variant == "out":
-                seconds["encode"] += cpu_seconds(partial(small.encode, mask, tile=None, tables=tables), 3)
-                seconds["decode"] += cpu_seconds(run)
-            if variant == "out512":
-                seconds["decode512"] += cpu_seconds(run)
-        packed = crackle_encode(mask)
-        assert (crackle_decode(packed) == mask).all(), path
-        nbytes["crackle"] += len(packed)
-        seconds["crackle"] += cpu_seconds(partial(crackle_decode, packed))
-        plain = crackle.compress(mask)
-        seconds["plain"] += cpu_seconds(partial(crackle.decompress, plain), 3)
-        if "out256" in variants:
-            nbytes["crackle256"] += sum(len(crackle_encode(part)) for part in tiles_of(mask, 256))
-    rival = nbytes["crackle"]
-    result = {
-        "masks": len(masks(name)[0]),
-        "crackle_bpp": 8 * rival / pixels,
-        "bpp": 8 * nbytes["out"] / pixels,
-        "ratio": nbytes["out"] / rival,
-        "ratio_in": nbytes["in"] / rival,
-        "ratio_512": nbytes["out512"] / rival,
-        "encode_mpix_s": pixels / seconds["encode"] / 1e6,
-        "decode_mpix_s": pixels / seconds["decode"] / 1e6,
-        "crackle_mpix_s": pixels / seconds["crackle"] / 1e6,
-        "crackle_plain_mpix_s": pixels / seconds["plain"] / 1e6,
-        "speed_ratio": seconds["crackle"] / seconds["decode"],
-        "speed_ratio_512": seconds["crackle"] / seconds["decode512"],
+def compare(results: dict[str, Result], count: int) -> dict[str, float]:
+    """Return the figures of a set: sizes as shares of the rival's, speeds as multiples of it."""
+
+    def size(ours: str, rival: str) -> float:
+        return (results[ours].bpp or math.nan) / (results[rival].bpp or math.nan) if ours in results else math.nan
+
+    def speed(ours: str, rival: str) -> float:
+        return (results[ours].decode_mpix_s or math.nan) / (results[rival].decode_mpix_s or math.nan)
+
+    whole = results["small-whole"]
+    return {
+        "masks": count,
+        "crackle_bpp": results["crackle"].bpp or math.nan,
+        "bpp": whole.bpp or math.nan,
+        "size": size("small-whole", "crackle"),
+        "size_shipped": size("small-whole-shipped", "crackle"),
+        "size_512": size("small", "crackle"),
+        "size_512_own": size("small-own", "crackle"),
+        "size_256": size("small-256", "crackle-256"),
+        "size_jxl": size("small-whole", "jxl"),
+        "decode": speed("small-whole", "crackle"),
+        "decode_512": speed("small", "crackle"),
+        "decode_jxl": speed("small", "jxl"),
+        "decode_mpix_s": results["small"].decode_mpix_s or math.nan,
+        "encode_mpix_s": results["small"].encode_mpix_s or math.nan,
     }
-    if "out256" in variants:
-        result["ratio_256_tiles"] = nbytes["out256"] / nbytes["crackle256"]
-    return result
 
 
 def main() -> None:
@@ -135,14 +84,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     args.tables.mkdir(exist_ok=True)
-    shipped()
-    results = {}
+    figures = {}
     for name in args.sets.split(","):
-        results[name] = measure(name, args.tables)
+        figures[name] = compare(results_of(name, args.tables), len(masks(name)[0]))
         if not args.json:
-            print(f"{name:11s}", " ".join(f"{k} {v:.4g}" for k, v in results[name].items()), flush=True)
+            print(f"{name:11s}", " ".join(f"{k} {v:.4g}" for k, v in figures[name].items()), flush=True)
     if args.json:
-        print(json.dumps(results, indent=1))
+        print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from . import entropy
 from .errors import CorruptRecordError, FormatError
 from .kernels.merge import merge_2x2
 from .kernels.rangecoder import HEAD
-from .kernels.tile import decode_tile, encode_tile
+from .kernels.tile import decode_tiles, encode_tile
 from .pyramid import MAX_LEVELS, MIN_LEVELS, TPyramid, check_mask, node_dtype
 from .tables import Tables, shipped
 
@@ -37,6 +37,10 @@ class Tile:
     offset: int
     nbytes: int
     checksum: int
+
+
+_Placed = tuple[Tile, tuple[int, int, int, int]]
+"""A tile and its place: (y, x, height, width)."""
 
 
 @dataclass(frozen=True)
@@ -201,20 +205,19 @@ def decode(
     if len(head.palette) == 1:
         out[:] = head.palette[0]
         return out
+    whole: list[_Placed] = []
     for tile, (y0, x0, h, w) in zip(head.tiles, tile_grid(height, width, head.side), strict=True):
         y1, x1 = max(y0, top), max(x0, left)
         y2, x2 = min(y0 + h, top + rows), min(x0 + w, left + cols)
         if y1 >= y2 or x1 >= x2:
             continue
-        target = out[y1 - top : y2 - top, x1 - left : x2 - left]
-        if tile.mode is None:
-            target[:] = head.palette[tile.label]
-        elif target.shape == (h, w):
-            _decode_tile(payload, tile, head.palette, start, out, (y0 - top, x0 - left, h, w), no_cells)
+        if (y2 - y1, x2 - x1) == (h, w) or tile.mode is None:
+            whole.append((tile, (y1 - top, x1 - left, y2 - y1, x2 - x1)))
         else:
-            whole = np.empty((h, w), mask_dtype)
-            _decode_tile(payload, tile, head.palette, start, whole, (0, 0, h, w), no_cells)
-            target[:] = whole[y1 - y0 : y2 - y0, x1 - x0 : x2 - x0]
+            part = np.empty((h, w), mask_dtype)
+            _decode_tiles(payload, [(tile, (0, 0, h, w))], head.palette, start, part, no_cells)
+            out[y1 - top : y2 - top, x1 - left : x2 - left] = part[y1 - y0 : y2 - y0, x1 - x0 : x2 - x0]
+    _decode_tiles(payload, whole, head.palette, start, out, no_cells)
     return out
 
 
@@ -247,12 +250,8 @@ def decode_pyramid(
     start = _start_of(head, tables)
     mask = np.empty((height, width), mask_dtype)
     cells = np.empty((-(-height // 2), -(-width // 2)), node_dtype(mask_dtype))
-    for tile, (y0, x0, h, w) in zip(head.tiles, tile_grid(height, width, head.side), strict=True):
-        if tile.mode is None:
-            mask[y0 : y0 + h, x0 : x0 + w] = head.palette[tile.label]
-            cells[y0 // 2 : (y0 + h + 1) // 2, x0 // 2 : (x0 + w + 1) // 2] = head.palette[tile.label]
-        else:
-            _decode_tile(payload, tile, head.palette, start, mask, (y0, x0, h, w), cells)
+    tiles = list(zip(head.tiles, tile_grid(height, width, head.side), strict=True))
+    _decode_tiles(payload, tiles, head.palette, start, mask, cells)
     return TPyramid.from_base(mask, cells, levels)
 
 
@@ -268,38 +267,36 @@ def _start_of(head: Head, tables: Tables | None) -> Tables:
     return tables
 
 
-def _decode_tile(
-    payload: bytes,
-    tile: Tile,
-    palette: NDArray[Any],
-    tables: Tables,
-    out: NDArray[Any],
-    place: tuple[int, int, int, int],
-    cells: NDArray[Any],
+def _decode_tiles(
+    payload: bytes, tiles: list[_Placed], palette: NDArray[Any], tables: Tables, out: NDArray[Any], cells: NDArray[Any]
 ) -> None:
-    """Read a tile into ``out`` at (y, x, h, w), and its T_1 into ``cells``, where that is not empty."""
-    y, x, height, width = place
-    stream = payload[tile.offset : tile.offset + tile.nbytes]
-    if len(stream) != tile.nbytes:
-        raise CorruptRecordError(f"tile: record ends after {len(stream)} of {tile.nbytes} bytes")
-    if _checksum(stream) != tile.checksum:
-        raise CorruptRecordError("tile contradicts its checksum")
-    if tile.mode == PLAIN:
+    """Read tiles into ``out``, and their T_1 into ``cells``, where that is not empty."""
+    jobs = []
+    for tile, (y, x, height, width) in tiles:
+        target = out[y : y + height, x : x + width]
+        above = cells[y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2]
+        if tile.mode is None:
+            target[:] = above[:] = palette[tile.label]
+            continue
+        stream = payload[tile.offset : tile.offset + tile.nbytes]
+        if len(stream) != tile.nbytes:
+            raise CorruptRecordError(f"tile: record ends after {len(stream)} of {tile.nbytes} bytes")
+        if _checksum(stream) != tile.checksum:
+            raise CorruptRecordError("tile contradicts its checksum")
+        if tile.mode == CHAIN:
+            jobs.append((tile.offset, tile.nbytes, y, x, height, width))
+            continue
         raw = entropy.decompress(stream[0], stream[1:], height * width * out.itemsize)
-        part = np.frombuffer(raw, out.dtype.newbyteorder("<")).reshape(height, width)
-        out[y : y + height, x : x + width] = part
+        target[:] = np.frombuffer(raw, out.dtype.newbyteorder("<")).reshape(height, width)
         if cells.size:
-            above = cells[y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2]
-            merge_2x2(out[y : y + height, x : x + width], above, 0, 0)
-        return
-    stride, cells_stride = out.shape[1], cells.shape[1]
-    status = decode_tile(
-        np.frombuffer(stream, np.uint8), palette, tables.states.copy(), tables.weights.copy(),
-        out.reshape(-1), y * stride + x, stride, height, width,
-        cells.reshape(-1), y // 2 * cells_stride + x // 2, cells_stride,
-    )  # fmt: skip
-    if status:
-        raise CorruptRecordError(f"tile: the stream is none that an encoder writes (problem {status})")
+            merge_2x2(target, above, 0, 0)
+    if jobs:
+        status = decode_tiles(
+            np.frombuffer(payload, np.uint8), np.array(jobs), palette, tables.states, tables.weights,
+            out.reshape(-1), out.shape[1], cells.reshape(-1), cells.shape[1],
+        )  # fmt: skip
+        if status:
+            raise CorruptRecordError(f"tile: the stream is none that an encoder writes (problem {status})")
 
 
 def tile_grid(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:

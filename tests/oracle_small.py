@@ -202,7 +202,7 @@ class Chains:
                     runs = [0, *walk.runs[:-1]]
                     turned, turn = (walk.turned, 1) if k == 1 else (1 - walk.turned, 0)
                 branches.append(Walk(target(c, headings[k]), headings[k], turned, turn, moves, runs))
-            if chosen != 1:
+            if len(branches) > 1:
                 assert len(stack) < 62 + self.height * self.width // 64
             for branch in branches[1:]:
                 if branch.c not in self.visited:

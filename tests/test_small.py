@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from quadcodec import small
 from quadcodec.errors import FormatError, MaskError
 from quadcodec.pyramid import TPyramid
-from quadcodec.tables import Tables, pack, untrained
+from quadcodec.tables import Tables, pack, shipped, untrained
 
 from . import oracle_small
 
@@ -197,21 +197,11 @@ def test_a_hostile_stream_ends(stream: bytes, height: int, width: int, num_label
     dtype = np.uint16 if wide or num_labels > 256 else np.uint8
     palette = np.arange(num_labels).astype(dtype)
     pixels = np.full((height + 2) * (width + 7), 77, dtype)
-    states, weights = untrained()
-    small.decode_tile(
-        np.frombuffer(stream, np.uint8),
-        palette,
-        states,
-        weights,
-        pixels,
-        width + 7,
-        width + 7,
-        height,
-        width,
-        np.empty(0, np.int32 if dtype == np.uint16 else np.int16),
-        0,
-        0,
-    )
+    tables = shipped()
+    small.decode_tiles(
+        np.frombuffer(bytes(5) + stream, np.uint8), np.array([[5, len(stream), 1, 0, height, width]] * 2), palette,
+        tables.states, tables.weights, pixels, width + 7, np.empty(0, np.int32 if dtype == np.uint16 else np.int16), 0,
+    )  # fmt: skip
     around = pixels.reshape(height + 2, width + 7)
     assert (around[0] == 77).all()
     assert (around[-1] == 77).all()

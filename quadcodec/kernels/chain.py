@@ -1,5 +1,5 @@
 # numba's scalars are int64 throughout; mypy would tell int and np.int64 apart at every step.
-# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return"
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return,operator"
 """Crack edges <-> chains of decisions (docs/small.md, section 3).
 
 Chains are walked vertex by vertex. At each the edges that leave it, ahead, to the right or to the left, are
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .compiled import kernel, trailing_zeros
 from .contexts import (
-    ALLOWED,
+    ALL_OPTIONS,
     AT_LINES_0,
     AT_LINES_1,
     AT_LINES_KNOWN,
@@ -26,16 +26,19 @@ from .contexts import (
     MOVES_1,
     MOVES_SHORT,
     ODD_RUNS,
+    OPTIONS,
     ORDER,
     SHORT,
     clip,
     kind_of,
     line_base,
+    line_digits,
+    opposite_of,
     remainder,
     short_line,
 )
-from .edges import AWAITED, BORDER, VISITED, WORD_EDGES
-from .rangecoder import get, get_mixed, get_state, put, put_mixed, put_state
+from .edges import AWAITED, BORDER, VISITED, WORD_EDGES, E, N, S, W
+from .rangecoder import adapt_mixed, get, get_state, predict, put, put_mixed, put_state, refill
 
 OK, OVERFLOW, BAD_START, BAD_STACK, BAD_CHAIN, BAD_LABEL = 0, 1, 2, 3, 4, 5
 
@@ -72,7 +75,7 @@ def put_gap(
 
 @kernel
 def get_gap(
-    data: NDArray[np.uint8], code: int, rng: int, pos: int, states: NDArray[np.uint32], phase: int
+    data: NDArray[np.uint32], code: int, rng: int, pos: int, states: NDArray[np.uint32], phase: int
 ) -> tuple[int, int, int, int]:
     """Return (gap, code, rng, pos); a gap beyond 2**31 comes back as that."""
     base = AT_STARTS + 128 * phase
@@ -187,10 +190,9 @@ def write_chains(
                     run = even & 255
                     slow = min(run, 7)
                     found = (cell >> d & 1) | (cell >> ds & 1) << 1 | (cell >> do & 1) << 2
-                    begin = 0
-                    allowed = 254
+                    options = ALL_OPTIONS
                     if special == 0 and min(ahead, same, opposite) >= limit:
-                        i = base + clip(run - (even >> 8 & 255), -3, 2) + 3
+                        i = base + clip(run - (even >> 8 & 255), -3, 2)
                         bit = np.int64(found == 1)
                         low, rng, pos = put_mixed(
                             out, low, rng, pos, bit, states, AT_LINES_0 + i, AT_MOVES_0 + moves, weights, slow
@@ -201,31 +203,27 @@ def write_chains(
                             low, rng, pos = put_mixed(
                                 out, low, rng, pos, bit, states, AT_LINES_1 + i, j, weights, 8 + slow
                             )
-                        begin = 7 if found == 1 or found == 4 else 2
-                        allowed = 254 & ~18
+                        options = 0 if found == 1 or found == 4 else ALL_OPTIONS & ~3
                     else:
                         kind = kind_of(at_ahead, ahead < limit, cell >> d & 1)
                         kind |= kind_of(at_same, same < limit, cell >> ds & 1) << 2
                         kind |= kind_of(at_opposite, opposite < limit, cell >> do & 1) << 4
-                        allowed = ALLOWED[kind]
-                    if begin < 7 and allowed & (allowed - 1):
-                        short = short_line(even, turn)
-                        for k in range(begin, 7):
-                            option = 1 << ORDER[k]
-                            if allowed == option:
-                                break
-                            if not allowed & option:
-                                continue
+                        options = OPTIONS[kind]
+                    if options & (options - 1):
+                        short = short_line(run - (even >> 8 & 255), even >> 8 & 255, turn)
+                        recent = remainder(moves, MOVES_SHORT)
+                        while options & (options - 1):
+                            k = trailing_zeros(np.uint64(options))
                             i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
-                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + remainder(moves, MOVES_SHORT)
+                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + recent
                             slow = 16 + k + (8 if kind else 0)
-                            bit = np.int64(option == 1 << found)
+                            bit = np.int64(found == ORDER[k])
                             low, rng, pos = put_mixed(out, low, rng, pos, bit, states, i, j, weights, slow)
                             if bit:
                                 break
-                            allowed &= ~option
+                            options &= options - 1
                     edges[np.uint64(c)] = VISITED
-                    if pos > room or top + 2 >= stack.shape[0]:
+                    if pos > room or (found & (found - 1) and top + 2 >= stack.shape[0]):
                         return OVERFLOW, low, rng, pos
                     moves = remainder(moves, MOVES_1) * 3
                     if found == 1:
@@ -271,7 +269,7 @@ def write_chains(
 
 @kernel
 def read_chains(
-    data: NDArray[np.uint8],
+    data: NDArray[np.uint32],
     code: int,
     rng: int,
     pos: int,
@@ -291,7 +289,8 @@ def read_chains(
     -------
     (status, code, rng, pos).
     """
-    step = np.array([1, pitch, -1, -pitch])
+    step = np.zeros(9, np.int64)
+    step[E], step[S], step[W], step[N] = 1, pitch, -1, -pitch
     for phase in range(3):
         count = width if phase == 0 else height if phase == 1 else (height + 1) * pitch
         at = 0
@@ -309,146 +308,188 @@ def read_chains(
                 return BAD_START, code, rng, pos
             v = at if phase < 1 else at * pitch if phase == 1 else at
             limit = v if phase == 2 else 0
+            safe = limit + pitch
             if edges[v] & VISITED:
                 return BAD_START, code, rng, pos
             top = 0
-            heading = 1 if phase == 0 else 0
+            heading = S if phase == 0 else E
             if phase == 2:
                 if (
                     edges[v] & BORDER or at % pitch >= width
                     or (edges[v + 1] | edges[v + pitch]) & VISITED
                 ):  # fmt: skip
                     return BAD_START, code, rng, pos
-                stack[0, 0] = (v + pitch) | 1 << 32 | 1 << 34
+                stack[0, 0] = v + pitch
                 stack[0, 1] = 0
-                stack[0, 2] = 0
+                stack[0, 2] = (S | E << 4) << 40
                 top = 1
-                edges[v] |= 2
-                edges[v + pitch] |= 8 | AWAITED
-            edges[v] |= VISITED | 1 << heading
-            edges[v + step[heading]] |= 1 << (heading + 2)
-            stack[top, 0] = (v + step[heading]) | heading << 32
+                edges[v] |= S
+                edges[v + pitch] |= N | AWAITED
+            edges[v] |= VISITED | heading
+            edges[v + step[heading]] |= opposite_of(heading)
+            stack[top, 0] = v + step[heading]
             stack[top, 1] = 0
-            stack[top, 2] = 0
+            stack[top, 2] = (heading | (S if phase else W) << 4) << 40
             top += 1
             while top:
                 top -= 1
                 c = stack[top, 0] & 0xFFFFFFFF
-                d = stack[top, 0] >> 32 & 3
-                turned = stack[top, 0] >> 34 & 1
-                turn = stack[top, 0] >> 35 & 1
-                moves = stack[top, 0] >> 36
+                turn = stack[top, 0] >> 32 & 1
+                moves = stack[top, 0] >> 33
                 even = stack[top, 1]
-                odd = stack[top, 2]
+                odd = stack[top, 2] & ODD_RUNS
+                # Heading and the side of the last turn: as edge bits, and as steps from vertex to vertex.
+                to_ahead = stack[top, 2] >> 40 & 15
+                to_same = stack[top, 2] >> 44
+                by_ahead = step[to_ahead]
+                by_same = step[to_same]
+                run = np.int64(0)
+                over = -(even >> 8 & 255)
                 base = line_base(even, odd, turn)
+                coming = line_digits(odd)
+                cell = np.int64(edges[np.uint64(c)])
                 while True:
-                    cell = np.int64(edges[np.uint64(c)])
                     if cell & (VISITED | BORDER):
                         edges[np.uint64(c)] = cell | VISITED
                         break
-                    ds = (d + 1 + 2 * turned) & 3
-                    do = (d + 3 + 2 * turned) & 3
-                    ahead = c + step[np.uint64(d)]
-                    same = c + step[np.uint64(ds)]
-                    opposite = c + step[np.uint64(do)]
+                    ahead = c + by_ahead
+                    same = c + by_same
+                    opposite = c - by_same
                     at_ahead = np.int64(edges[np.uint64(ahead)])
                     at_same = np.int64(edges[np.uint64(same)])
                     at_opposite = np.int64(edges[np.uint64(opposite)])
                     special = (at_ahead | at_same | at_opposite) & (VISITED | AWAITED)
+                    shifted = remainder(moves, MOVES_1)
                     kind = 0
-                    run = even & 255
-                    slow = min(run, 7)
-                    begin = 0
-                    found = 0
-                    allowed = 254
-                    if special == 0 and min(ahead, same, opposite) >= limit:
-                        i = base + clip(run - (even >> 8 & 255), -3, 2) + 3
-                        bit, code, rng, pos = get_mixed(
-                            data, code, rng, pos, states, AT_LINES_0 + i, AT_MOVES_0 + moves, weights, slow
-                        )
-                        found = bit
-                        if not bit:
-                            j = AT_MOVES_1 + remainder(moves, MOVES_1)
-                            bit, code, rng, pos = get_mixed(
-                                data, code, rng, pos, states, AT_LINES_1 + i, j, weights, 8 + slow
-                            )
-                            found = 4 * bit
-                            begin = 2
-                            allowed = 254 & ~18
+                    if special == 0 and (c >= safe or min(ahead, same, opposite) >= limit):
+                        slow = min(run, 7)
+                        i = base + clip(over, -3, 2)
+                        j = AT_MOVES_0 + moves
+                        s, t, p16 = predict(states, AT_LINES_0 + i, j, weights, slow)
+                        bound = (rng >> 16) * p16
+                        if code < bound:
+                            code, rng, pos = refill(data, code, bound, pos)
+                            adapt_mixed(states, AT_LINES_0 + i, j, weights, slow, s, t, p16, 1)
+                            edges[np.uint64(c)] = cell | VISITED | to_ahead
+                            cell = at_ahead | opposite_of(to_ahead)
+                            c = ahead
+                            moves = 3 * shifted
+                            over += run < 255
+                            run += run < 255
+                            continue
+                        code, rng, pos = refill(data, code - bound, rng - bound, pos)
+                        adapt_mixed(states, AT_LINES_0 + i, j, weights, slow, s, t, p16, 0)
+                        j = AT_MOVES_1 + shifted
+                        slow += 8
+                        s, t, p16 = predict(states, AT_LINES_1 + i, j, weights, slow)
+                        bound = (rng >> 16) * p16
+                        if code < bound:
+                            code, rng, pos = refill(data, code, bound, pos)
+                            adapt_mixed(states, AT_LINES_1 + i, j, weights, slow, s, t, p16, 1)
+                            edges[np.uint64(c)] = cell | VISITED | opposite_of(to_same)
+                            turn = np.int64(0)
+                            moves = 3 * shifted + 1
+                            base = coming + 12 * (run > 0) + 3
+                            over = -(odd & 255)
+                            even, odd = odd << 8, (even | run) & ODD_RUNS
+                            coming = line_digits(odd)
+                            run = np.int64(0)
+                            by_ahead, by_same = -by_same, -by_ahead
+                            c = opposite
+                            to_ahead, to_same = opposite_of(to_same), opposite_of(to_ahead)
+                            cell = at_opposite | opposite_of(to_ahead)
+                            continue
+                        code, rng, pos = refill(data, code - bound, rng - bound, pos)
+                        adapt_mixed(states, AT_LINES_1 + i, j, weights, slow, s, t, p16, 0)
+                        i = AT_LINES_KNOWN + 2 * SHORT + short_line(over, even >> 8 & 255, turn)
+                        j = AT_MOVES_KNOWN + 2 * MOVES_SHORT + remainder(moves, MOVES_SHORT)
+                        s, t, p16 = predict(states, i, j, weights, 18)
+                        bound = (rng >> 16) * p16
+                        if code < bound:
+                            code, rng, pos = refill(data, code, bound, pos)
+                            adapt_mixed(states, i, j, weights, 18, s, t, p16, 1)
+                            edges[np.uint64(c)] = cell | VISITED | to_same
+                            turn = np.int64(1)
+                            moves = 3 * shifted + 2
+                            base = coming + 12 * (run > 0) + 6 + 3
+                            over = -(odd & 255)
+                            even, odd = odd << 8, (even | run) & ODD_RUNS
+                            coming = line_digits(odd)
+                            run = np.int64(0)
+                            by_ahead, by_same = by_same, -by_ahead
+                            c = same
+                            to_ahead, to_same = to_same, opposite_of(to_ahead)
+                            cell = at_same | opposite_of(to_ahead)
+                            continue
+                        code, rng, pos = refill(data, code - bound, rng - bound, pos)
+                        adapt_mixed(states, i, j, weights, 18, s, t, p16, 0)
+                        options = ALL_OPTIONS & ~7
                     else:
-                        kind = kind_of(at_ahead, ahead < limit, cell >> d & 1)
-                        kind |= kind_of(at_same, same < limit, cell >> ds & 1) << 2
-                        kind |= kind_of(at_opposite, opposite < limit, cell >> do & 1) << 4
-                        allowed = ALLOWED[kind]
-                        if allowed == 0:
+                        kind = kind_of(at_ahead, ahead < limit, cell & to_ahead)
+                        kind |= kind_of(at_same, same < limit, cell & to_same) << 2
+                        kind |= kind_of(at_opposite, opposite < limit, cell & opposite_of(to_same)) << 4
+                        options = OPTIONS[kind]
+                        if options == 0:
                             return BAD_CHAIN, code, rng, pos
-                    if found == 0:
-                        short = short_line(even, turn)
-                        for k in range(begin, 7):
-                            option = 1 << ORDER[k]
-                            if not allowed & option:
-                                continue
-                            found = ORDER[k]
-                            if allowed == option:
-                                break
-                            i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
-                            j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + remainder(moves, MOVES_SHORT)
-                            slow = 16 + k + (8 if kind else 0)
-                            bit, code, rng, pos = get_mixed(data, code, rng, pos, states, i, j, weights, slow)
-                            if bit:
-                                break
-                            allowed &= ~option
-                    moves = remainder(moves, MOVES_1) * 3
-                    if found == 1:
-                        edges[np.uint64(c)] = cell | VISITED | 1 << d
-                        edges[np.uint64(ahead)] |= 1 << (d ^ 2)
-                        c = ahead
-                        even += run < 255
-                        continue
-                    if top + 2 >= stack.shape[0]:
-                        return BAD_STACK, code, rng, pos
-                    turned_even = odd << 8
-                    turned_odd = even & ODD_RUNS
+                    short = short_line(over, even >> 8 & 255, turn)
+                    recent = remainder(moves, MOVES_SHORT)
+                    while options & (options - 1):
+                        k = trailing_zeros(np.uint64(options))
+                        i = AT_LINES_KNOWN + (kind * 6 + k) * SHORT + short
+                        j = AT_MOVES_KNOWN + (kind * 6 + k) * MOVES_SHORT + recent
+                        slow = 16 + k + (8 if kind else 0)
+                        s, t, p16 = predict(states, i, j, weights, slow)
+                        bound = (rng >> 16) * p16
+                        if code < bound:
+                            code, rng, pos = refill(data, code, bound, pos)
+                            adapt_mixed(states, i, j, weights, slow, s, t, p16, 1)
+                            break
+                        code, rng, pos = refill(data, code - bound, rng - bound, pos)
+                        adapt_mixed(states, i, j, weights, slow, s, t, p16, 0)
+                        options &= options - 1
+                    found = ORDER[trailing_zeros(np.uint64(options))]
                     cell |= VISITED
                     if found & 1:
-                        cell |= 1 << d
-                        edges[np.uint64(ahead)] |= 1 << (d ^ 2)
+                        cell |= to_ahead
                     if found & 2:
-                        cell |= 1 << ds
-                        edges[np.uint64(same)] |= 1 << (ds ^ 2)
+                        cell |= to_same
                     if found & 4:
-                        cell |= 1 << do
-                        edges[np.uint64(opposite)] |= 1 << (do ^ 2)
+                        cell |= opposite_of(to_same)
                     edges[np.uint64(c)] = cell
-                    for k in range(2):
-                        if k == 0:
-                            waits = found & 2 and found & 1
-                            target, heading, side, flags = same, ds, turned, at_same
-                        else:
-                            waits = found & 4 and found & 3
-                            target, heading, side, flags = opposite, do, 1 - turned, at_opposite
-                        if waits and not flags & VISITED:
-                            edges[np.uint64(target)] |= AWAITED
-                            stack[top, 0] = target | heading << 32 | side << 34 | (1 - k) << 35 | (moves + 2 - k) << 36
-                            stack[top, 1] = turned_even
-                            stack[top, 2] = turned_odd
-                            top += 1
+                    moves = 3 * shifted
+                    if found & (found - 1):
+                        if top + 2 >= stack.shape[0]:
+                            return BAD_STACK, code, rng, pos
+                        for k in range(2):
+                            # Branches wait: one to the same side first, since it is taken up last.
+                            if k == 0:
+                                waits = found & 2 and found & 1
+                                target, heading, flags = same, to_same, at_same
+                            else:
+                                waits = found & 4 and found & 3
+                                target, heading, flags = opposite, opposite_of(to_same), at_opposite
+                            if waits and not flags & VISITED:
+                                edges[np.uint64(target)] |= AWAITED | opposite_of(heading)
+                                stack[top, 0] = target | (1 - k) << 32 | (moves + 2 - k) << 33
+                                stack[top, 1] = odd << 8
+                                stack[top, 2] = (even | run) & ODD_RUNS | (heading | opposite_of(to_ahead) << 4) << 40
+                                top += 1
                     if found & 1:
+                        cell = at_ahead | opposite_of(to_ahead)
                         c = ahead
-                        even += run < 255
+                        over += run < 255
+                        run += run < 255
                         continue
-                    even = turned_even
-                    odd = turned_odd
-                    if found & 2:
-                        c = same
-                        d = ds
-                        turn = 1
-                        moves += 2
-                    else:
-                        c = opposite
-                        d = do
-                        turned = 1 - turned
-                        turn = 0
-                        moves += 1
-                    base = line_base(even, odd, turn)
+                    turn = found >> 1 & 1
+                    moves += 1 + turn
+                    base = coming + 12 * (run > 0) + 6 * turn + 3
+                    over = -(odd & 255)
+                    even, odd = odd << 8, (even | run) & ODD_RUNS
+                    coming = line_digits(odd)
+                    run = np.int64(0)
+                    by_ahead, by_same = (by_same if turn else -by_same), -by_ahead
+                    c = same if turn else opposite
+                    cell = at_same if turn else at_opposite
+                    to_ahead, to_same = (to_same if turn else opposite_of(to_same)), opposite_of(to_ahead)
+                    cell |= opposite_of(to_ahead)
     return OK, code, rng, pos

@@ -34,18 +34,21 @@ ORDER = np.array([1, 4, 2, 7, 5, 3, 6], np.int64)
 """Sets of edges (1 ahead, 2 same, 4 opposite) in the order in which they are asked for."""
 
 
-def _allowed_table() -> NDArray[np.int64]:
-    """Return, for each kind, bit s for each set s of edges that is possible."""
+ALL_OPTIONS = 127
+
+
+def _options_table() -> NDArray[np.int64]:
+    """Return, for each kind, bit k for each set ORDER[k] of edges that is possible."""
     table = np.zeros(KINDS, np.int64)
     for kind in range(KINDS):
         digits = [kind >> 2 * i & 3 for i in range(3)]
         known = sum(1 << i for i in range(3) if digits[i] in (1, 2))
         present = sum(1 << i for i in range(3) if digits[i] == 2)
-        table[kind] = sum(1 << s for s in range(1, 8) if s & known == present)
+        table[kind] = sum(1 << k for k in range(7) if ORDER[k] & known == present)
     return table
 
 
-ALLOWED = _allowed_table()
+OPTIONS = _options_table()
 
 EVEN_RUNS, ODD_RUNS = (1 << 48) - 1, (1 << 40) - 1
 """A walk holds its last eleven straight runs, a byte each: the present one, r0, and r2, r4 .. r10 in one
@@ -65,33 +68,43 @@ def remainder(value: int, divisor: int) -> int:
 
 
 @hot
-def line_base(even: int, odd: int, turn: int) -> int:
-    """Return the index of the line contexts for a present run of r2 - 3 or shorter.
+def line_digits(before: int) -> int:
+    """Return the first digits of the line contexts, times 24, from the runs r2, r4 .. r10, a byte each.
 
     Digits: length of r2 (below 2, below 8, or more), r4 - r2 (-2 .. 2), r6 - r2, r8 - r2 and r10 - r2
     (-1 .. 1), whether r1 > 0, whether the last two turns were to the same side, and r0 - r2 (-3 .. 2).
     """
-    r2 = even >> 8 & 255
+    r2 = before & 255
     index = np.int64(r2 >= 2) + np.int64(r2 >= 8)
-    index = index * 5 + clip((even >> 16 & 255) - r2, -2, 2) + 2
-    index = index * 3 + clip((even >> 24 & 255) - r2, -1, 1) + 1
-    index = index * 3 + clip((even >> 32 & 255) - r2, -1, 1) + 1
-    index = index * 3 + clip((even >> 40 & 255) - r2, -1, 1) + 1
-    index = index * 2 + np.int64(odd & 255 > 0)
-    return 6 * (index * 2 + turn)
+    index = index * 5 + clip((before >> 8 & 255) - r2, -2, 2) + 2
+    index = index * 3 + clip((before >> 16 & 255) - r2, -1, 1) + 1
+    index = index * 3 + clip((before >> 24 & 255) - r2, -1, 1) + 1
+    index = index * 3 + clip((before >> 32 & 255) - r2, -1, 1) + 1
+    return 24 * index
 
 
 @hot
-def short_line(even: int, turn: int) -> int:
+def line_base(even: int, odd: int, turn: int) -> int:
+    """Return the index of the line contexts for a present run as long as r2."""
+    return line_digits(even >> 8) + 12 * np.int64(odd & 255 > 0) + 6 * turn + 3
+
+
+@hot
+def short_line(over: int, r2: int, turn: int) -> int:
     """Return the index of the smaller contexts: r0 - r2 (-2 .. 1), r2 (0, below 3, below 8, more), turn."""
-    r2 = even >> 8 & 255
-    index = clip((even & 255) - r2, -2, 1) + 2
+    index = clip(over, -2, 1) + 2
     return (index * 4 + np.int64(r2 >= 1) + np.int64(r2 >= 3) + np.int64(r2 >= 8)) * 2 + turn
 
 
 @hot
-def kind_of(flags: int, before: bool, present: int) -> int:
+def opposite_of(heading: int) -> int:
+    """Return the edge bit that points the other way."""
+    return (heading << 2 | heading >> 2) & 15
+
+
+@hot
+def kind_of(flags: int, before: bool, edge: int) -> int:
     """Return what is known of the edge to a target with ``flags``, that lies before the start or not."""
     if flags & VISITED or before:
-        return 1 + present
+        return 1 + (edge != 0)
     return 3 if flags & AWAITED else 0

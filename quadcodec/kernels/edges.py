@@ -18,8 +18,8 @@ VISITED = 16
 BORDER = 32
 AWAITED = 64
 """A branch of a chain waits to be walked from here."""
-WORD_E = 0x0101010101010101
-WORD_S = 0x0202020202020202
+SLACK_WORDS = 8
+"""Words of a map beyond its last row: its bytes are read 64 at a time."""
 WORD_EDGES = 0x0F0F0F0F0F0F0F0F
 
 

@@ -113,18 +113,26 @@ def flush(out: NDArray[np.uint8], low: int, rng: int, pos: int) -> int:
 
 
 @kernel
-def next_word(data: NDArray[np.uint8], pos: int) -> int:
-    """Return the 32-bit word at ``pos``; zeros follow the data."""
-    word = 0
-    for i in range(4):
-        word <<= 8
-        if pos + i < data.shape[0]:
-            word |= np.int64(data[pos + i])
-    return word
+def to_words(stream: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return a stream as big-endian words; zeros fill the last one, and one more word of zeros follows."""
+    num = stream.shape[0]
+    words = np.zeros((num + 3) // 4 + 1, np.uint32)
+    for i in range(num >> 2):
+        four = stream[4 * i : 4 * i + 4]
+        words[i] = np.uint32(four[0]) << 24 | np.uint32(four[1]) << 16 | np.uint32(four[2]) << 8 | np.uint32(four[3])
+    for i in range(num & ~3, num):
+        words[i >> 2] |= np.uint32(stream[i]) << np.uint32(24 - 8 * (i & 3))
+    return words
 
 
 @hot
-def get(data: NDArray[np.uint8], code: int, rng: int, pos: int, p16: int) -> tuple[int, int, int, int]:
+def next_word(data: NDArray[np.uint32], pos: int) -> int:
+    """Return word ``pos``; zeros follow the data."""
+    return np.int64(data[np.uint64(min(pos, data.shape[0] - 1))])
+
+
+@hot
+def get(data: NDArray[np.uint32], code: int, rng: int, pos: int, p16: int) -> tuple[int, int, int, int]:
     """Return (bit, code, rng, pos)."""
     bound = (rng >> 16) * p16
     if code < bound:
@@ -136,7 +144,7 @@ def get(data: NDArray[np.uint8], code: int, rng: int, pos: int, p16: int) -> tup
         rng -= bound
     if rng < RENORM:
         code = code << 32 | next_word(data, pos)
-        pos += 4
+        pos += 1
         rng <<= 32
     return bit, code, rng, pos
 
@@ -159,7 +167,7 @@ def put_state(
 
 @hot
 def get_state(
-    data: NDArray[np.uint8], code: int, rng: int, pos: int, states: NDArray[np.uint32], i: int
+    data: NDArray[np.uint32], code: int, rng: int, pos: int, states: NDArray[np.uint32], i: int
 ) -> tuple[int, int, int, int]:
     """Return (bit, code, rng, pos), read with state ``i`` alone."""
     bit, code, rng, pos = get(data, code, rng, pos, single(states[np.uint64(i)]))
@@ -208,7 +216,7 @@ def put_mixed(
 
 @hot
 def get_mixed(
-    data: NDArray[np.uint8],
+    data: NDArray[np.uint32],
     code: int,
     rng: int,
     pos: int,
@@ -227,3 +235,39 @@ def get_mixed(
     states[np.uint64(j)] = adapt(states[np.uint64(j)], bit)
     learn(weights, k, s, t, bit, p16)
     return bit, code, rng, pos
+
+
+@hot
+def predict(states: NDArray[np.uint32], i: int, j: int, weights: NDArray[np.int32], k: int) -> tuple[int, int, int]:
+    """Return the stretched probabilities of states ``i`` and ``j``, and their mix by weight pair ``k``."""
+    s = np.int64(STRETCH[states[np.uint64(i)] >> np.uint32(20)])
+    t = np.int64(STRETCH[states[np.uint64(j)] >> np.uint32(20)])
+    return s, t, mix(s, t, np.int64(weights[np.uint64(2 * k)]), np.int64(weights[np.uint64(2 * k + 1)]))
+
+
+@hot
+def adapt_mixed(
+    states: NDArray[np.uint32],
+    i: int,
+    j: int,
+    weights: NDArray[np.int32],
+    k: int,
+    s: int,
+    t: int,
+    p16: int,
+    bit: int,
+) -> None:
+    """Let both states and their weights learn ``bit``."""
+    states[np.uint64(i)] = adapt(states[np.uint64(i)], bit)
+    states[np.uint64(j)] = adapt(states[np.uint64(j)], bit)
+    learn(weights, k, s, t, bit, p16)
+
+
+@hot
+def refill(data: NDArray[np.uint32], code: int, rng: int, pos: int) -> tuple[int, int, int]:
+    """Return (code, rng, pos) after the next word, if one is due."""
+    if rng < RENORM:
+        code = code << 32 | next_word(data, pos)
+        pos += 1
+        rng <<= 32
+    return code, rng, pos

@@ -1,5 +1,5 @@
 # numba's scalars are int64 throughout; mypy would tell int and np.int64 apart at every step.
-# mypy: disable-error-code="arg-type,assignment,return-value"
+# mypy: disable-error-code="arg-type,assignment,return-value,no-any-return"
 """Regions between the crack edges, and their labels (docs/small.md, section 6).
 
 A run is a stretch of pixels of one row between two vertical edges. A row without a horizontal edge above it
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .chain import BAD_LABEL, OK
-from .compiled import SPLAT_BYTES, hot, kernel, ones, splat, trailing_zeros
+from .compiled import SPLAT_BYTES, bits_of, copy, hot, kernel, ones, splat, trailing_zeros
 from .contexts import AT_LABELS
-from .edges import WORD_E, WORD_S
+from .edges import E, N, S
 from .rangecoder import get, get_state, put, put_state
 
 TREE = AT_LABELS + 64
@@ -26,9 +26,13 @@ RECENT = 256
 def fill_run(pixels: NDArray[np.unsignedinteger], at: int, stop: int, end: int, value: int) -> None:
     """Set ``pixels[at:stop]``; what follows up to ``end`` may change, its own run comes later."""
     lanes = SPLAT_BYTES // pixels.itemsize
+    begin = at
     while at < stop and at + lanes <= end:
         splat(pixels, at, value)
         at += lanes
+    if at < stop and stop - begin >= lanes:
+        splat(pixels, stop - lanes, value)
+        return
     while at < stop:
         pixels[np.uint64(at)] = value
         at += 1
@@ -57,19 +61,39 @@ def unite(parent: NDArray[np.int32], k: int, m: int) -> None:
         parent[a] = b
 
 
+@hot
+def bits_of_row(edges: NDArray[np.uint8], at: int, i: int, pitch: int, mask: int) -> np.uint64:
+    """Return `bits_of` of the i-th 64 vertices of the row that begins at ``at``, without those of the next row."""
+    bits = bits_of(edges, at + 64 * i, np.uint8(mask))
+    left = pitch - 64 * i
+    return bits if left >= 64 else bits & ((np.uint64(1) << np.uint64(left)) - np.uint64(1))
+
+
 @kernel
-def count_runs(words: NDArray[np.uint64], height: int) -> int:
+def count_runs(edges: NDArray[np.uint8], height: int, pitch: int) -> int:
     """Return a bound of the number of runs of a map: its vertical edges, and one a row."""
     num = height
-    for word in words:
-        num += ones(word & np.uint64(WORD_S))
+    for at in range(0, height * pitch, 64):
+        num += ones(bits_of(edges, at, np.uint8(S)))
     return num
+
+
+@hot
+def list_ones(word: np.uint64, base: int, places: NDArray[np.int32], num: int) -> int:
+    """Write ``base`` + the places of the ones of ``word`` to ``places[num:]``, and up to four numbers more."""
+    end = num + ones(word)
+    while True:
+        for k in range(4):
+            places[np.uint64(num + k)] = base + trailing_zeros(word)
+            word &= word - np.uint64(1)
+        num += 4
+        if num >= end:
+            return end
 
 
 @kernel
 def link_runs(
     edges: NDArray[np.uint8],
-    words: NDArray[np.uint64],
     height: int,
     width: int,
     pitch: int,
@@ -84,45 +108,44 @@ def link_runs(
     a run of the same region that is not later (the region's first run: itself), ``above`` the run over the
     first pixel. Returns the number of runs.
     """
+    places = np.empty(width + 72, np.int32)
+    blocks = (width >> 6) + 1
     num = 0
-    p0 = 0
-    p1 = 0
-    per_row = pitch >> 3
+    upper = 0
     for y in range(height):
+        at = y * pitch
         first[y] = num
-        row = words[y * per_row : (y + 1) * per_row]
         if y:
-            any_edge = np.uint64(0)
-            for i in range(per_row):
-                any_edge |= row[i]
-            if any_edge & np.uint64(WORD_E) == 0:
+            level = np.uint64(0)
+            for i in range(blocks):
+                level |= bits_of_row(edges, at, i, pitch, E)
+            if level == 0:
                 continue
-        k0 = num
-        start[num] = 0
-        num += 1
-        for i in range(per_row):
-            word = row[i] & np.uint64(WORD_S)
-            while word:
-                start[num] = 8 * i + (trailing_zeros(word) >> 3)
-                num += 1
-                word &= word - np.uint64(1)
-        p = p0
-        for k in range(k0, num):
-            if y == 0:
-                parent[k] = k
-                continue
-            x = start[k]
-            while p + 1 < p1 and start[p + 1] <= x:
-                p += 1
-            above[k] = p
-            parent[k] = k if edges[y * pitch + x] & 1 else find_root(parent, p)
-            stop = start[k + 1] if k + 1 < num else np.int32(width)
-            while p + 1 < p1 and start[p + 1] < stop:
-                p += 1
-                if not edges[y * pitch + start[p]] & 1:
-                    unite(parent, k, p)
-        p0 = k0
-        p1 = num
+        count = 0
+        for i in range(blocks):
+            word = bits_of_row(edges, at, i, pitch, N | S)
+            if word:
+                count = list_ones(word, 64 * i, places, count)
+        # Go along the vertices of the row: p is the run above them, k the run below.
+        last = num - 1
+        p = upper
+        upper = num
+        k = num
+        start[k] = 0
+        above[k] = p
+        parent[k] = k if y == 0 or edges[at] & E else find_root(parent, p)
+        for n in range(count):
+            x = np.int64(places[np.uint64(n)])
+            cell = np.int64(edges[np.uint64(at + x)])
+            p = min(p + (cell >> 3 & 1), last)
+            if cell & S:
+                k += 1
+                start[np.uint64(k)] = x
+                above[np.uint64(k)] = p
+                parent[np.uint64(k)] = k if y == 0 or cell & E else find_root(parent, p)
+            elif not cell & E:
+                unite(parent, k, p)
+        num = k + 1
     first[height] = num
     return num
 
@@ -223,7 +246,7 @@ def put_label(
 
 @kernel
 def get_label(
-    data: NDArray[np.uint8],
+    data: NDArray[np.uint32],
     code: int,
     rng: int,
     pos: int,
@@ -298,7 +321,7 @@ def write_labels(
 
 @kernel
 def read_labels(
-    data: NDArray[np.uint8],
+    data: NDArray[np.uint32],
     code: int,
     rng: int,
     pos: int,
@@ -320,11 +343,11 @@ def read_labels(
     recent = new_recent()
     height = first.shape[0] - 1
     num_labels = palette.shape[0]
-    labels = np.empty(start.shape[0], np.int32)
+    labels = np.empty(first[height], np.int32)
     for y in range(height):
         o = at + y * stride
         if first[y] == first[y + 1]:
-            pixels[o : o + width] = pixels[o - stride : o - stride + width]
+            copy(pixels, o, o - stride, width)
             continue
         end = first[y + 1]
         left = -1

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from .chain import OK, OVERFLOW, read_chains, write_chains
 from .compiled import kernel
-from .edges import EDGES, E, S, find_edges, mark_border
+from .edges import EDGES, SLACK_WORDS, E, S, find_edges, mark_border
 from .merge import COMPOSITE
-from .rangecoder import HEAD, START_RANGE, flush, next_word
+from .rangecoder import HEAD, START_RANGE, flush, next_word, to_words
 from .regions import count_runs, link_runs, read_labels, write_labels
 
 
@@ -38,15 +38,15 @@ def encode_tile(
     before and learn on the way.
     """
     pitch = (width + 8) & ~7
-    words = np.zeros((height + 1) * pitch >> 3, np.uint64)
+    words = np.zeros(((height + 1) * pitch >> 3) + SLACK_WORDS, np.uint64)
     edges = words.view(np.uint8)
     find_edges(pixels, at, stride, height, width, pitch, edges)
-    num = count_runs(words, height)
+    num = count_runs(edges, height, pitch)
     first = np.empty(height + 1, np.int32)
     start = np.empty(num, np.int32)
     parent = np.empty(num, np.int32)
     above = np.empty(num, np.int32)
-    link_runs(edges, words, height, width, pitch, first, start, parent, above)
+    link_runs(edges, height, width, pitch, first, start, parent, above)
     mark_border(edges, height, width, pitch)
     stack = np.empty((stack_size(height, width), 3), np.int64)
     status, low, rng, pos = write_chains(
@@ -96,45 +96,61 @@ def pool_cells(
 
 
 @kernel
-def decode_tile(
-    data: NDArray[np.uint8],
+def decode_tiles(
+    payload: NDArray[np.uint8],
+    jobs: NDArray[np.int64],
     palette: NDArray[np.unsignedinteger],
     states: NDArray[np.uint32],
     weights: NDArray[np.int32],
     pixels: NDArray[np.unsignedinteger],
-    at: int,
     stride: int,
-    height: int,
-    width: int,
     cells: NDArray[np.signedinteger],
-    cells_at: int,
     cells_stride: int,
 ) -> int:
-    """Read the stream ``data`` into the tile whose row y begins at ``pixels[at + y * stride]``.
+    """Read tiles into a raster whose rows begin every ``stride`` pixels.
 
-    Its T_1 goes to ``cells``, where that is not empty, as `pool_cells` says. ``states`` and ``weights`` hold what is
-    known before and learn on the way. Returns a status.
+    ``jobs`` (n, 6) tells of each tile: offset and length of its stream in ``payload``, first row, first column, height
+    and width. T_1 goes to ``cells``, where that is not empty, as `pool_cells` says. ``states`` and ``weights`` are the
+    start of each tile. Returns a status.
     """
-    pitch = (width + 8) & ~7
-    words = np.zeros((height + 1) * pitch >> 3, np.uint64)
-    edges = words.view(np.uint8)
-    mark_border(edges, height, width, pitch)
-    stack = np.empty((stack_size(height, width), 3), np.int64)
-    code = next_word(data, 0)
-    status, code, rng, pos = read_chains(
-        data, code, START_RANGE, 4, height, width, pitch, states, weights, stack, edges
-    )
-    if status != OK:
-        return status
-    first = np.empty(height + 1, np.int32)
-    num = count_runs(words, height)
-    start = np.empty(num, np.int32)
-    parent = np.empty(num, np.int32)
-    above = np.empty(num, np.int32)
-    num = link_runs(edges, words, height, width, pitch, first, start, parent, above)
-    status = read_labels(
-        data, code, rng, pos, first, start[:num], parent, above, palette, states, pixels, at, stride, width
-    )
-    if status == OK and cells.shape[0] > 0:
-        pool_cells(edges, pitch, pixels, at, stride, height, width, cells, cells_at, cells_stride)
-    return status
+    area = 0
+    waiting = 0
+    for job in jobs:
+        area = max(area, (job[4] + 1) * ((job[5] + 8) & ~7))
+        waiting = max(waiting, stack_size(job[4], job[5]))
+    words = np.zeros((area >> 3) + SLACK_WORDS, np.uint64)
+    stack = np.empty((waiting, 3), np.int64)
+    runs = np.empty((3, 0), np.int32)
+    own_states, own_weights = states.copy(), weights.copy()
+    for n in range(jobs.shape[0]):
+        offset, nbytes, y, x, height, width = jobs[n]
+        pitch = (width + 8) & ~7
+        if n:
+            words[: area >> 3] = 0
+            own_states[:] = states
+            own_weights[:] = weights
+        edges = words.view(np.uint8)
+        mark_border(edges, height, width, pitch)
+        data = to_words(payload[offset : offset + nbytes])
+        status, code, rng, pos = read_chains(
+            data, next_word(data, 0), START_RANGE, 1, height, width, pitch,
+            own_states, own_weights, stack[: stack_size(height, width)], edges,
+        )  # fmt: skip
+        if status != OK:
+            return status
+        num = count_runs(edges, height, pitch)
+        if num > runs.shape[1]:
+            runs = np.empty((3, 2 * num), np.int32)
+        start, parent, above = runs[0], runs[1], runs[2]
+        first = np.empty(height + 1, np.int32)
+        link_runs(edges, height, width, pitch, first, start, parent, above)
+        at = y * stride + x
+        status = read_labels(
+            data, code, rng, pos, first, start, parent, above, palette, own_states, pixels, at, stride, width
+        )
+        if status != OK:
+            return status
+        if cells.shape[0] > 0:
+            cells_at = y // 2 * cells_stride + x // 2
+            pool_cells(edges, pitch, pixels, at, stride, height, width, cells, cells_at, cells_stride)
+    return OK
