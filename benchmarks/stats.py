@@ -9,6 +9,7 @@ pixels by class, which is checked. CPU time, best of several interleaved runs; m
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tempfile
 import time
@@ -21,15 +22,32 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import quadcodec
+from quadcodec.masks import read_mask
+from quadcodec.scenes import street_labels
 from quadcodec.stats import stats
 from quadcodec_cli.tables import align
-
-from .codec import find_masks, png
 
 RUNS = 5
 COPIES = 64
 """Times that each mask stands in the store, so that opening it weighs little."""
 Counts = tuple[list[int], list[int]]
+
+
+def find_masks(arguments: list[str]) -> tuple[str, list[NDArray[np.uint8]]]:
+    """Return where the masks are from, and the masks."""
+    folder = os.environ.get("QUADCODEC_TEST_DATA")
+    files = sorted(Path(folder).glob("cityscapes/gtFine/*/*/*_labelIds.png"))[:6] if folder else []
+    if arguments or files:
+        where = ", ".join(arguments) or f"{len(files)} Cityscapes masks"
+        return where, [read_mask(file) for file in arguments or files]
+    return "4 generated street scenes", [street_labels(0, (1024, 2048), index) for index in range(4)]
+
+
+def png(mask: NDArray[np.uint8]) -> bytes:
+    """Encode as Pillow does by default."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def numpy_counts(mask: NDArray[np.uint8], levels: int = 6) -> Counts:
