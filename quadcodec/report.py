@@ -41,8 +41,6 @@ _SPEEDS = {
     "region_mpix_s": "region",
 }
 
-_ERROR = '<th scope="col"><abbr title="standard error of the ratio over images">error</abbr></th>'
-
 Bench = Sequence[Mapping[str, Any]]
 
 
@@ -76,16 +74,17 @@ def report(
         for store in stores
         for index, note in _choose(store, _ratios(store), images, stores)
     ]
+    labels = _labels(stores)
     title = "Label trees of " + ", ".join(dict.fromkeys(store.info.dataset for store in stores))
     count = sum(len(store) for store in stores)
     parts = {
         "title": escape(title),
         "subtitle": escape(f"{count} images in {len(stores)} stores" if len(stores) > 1 else f"{count} images"),
         "stores": "".join(_store_facts(store, group) for store, group in zip(stores, groups, strict=True)),
-        "table5": _table5(rows),
-        "levels": _level_charts(rows),
+        "table5": _table5(rows, labels),
+        "levels": _level_charts(rows, labels),
         "classes": "".join(
-            _class_table(store, [row for row in group if row.classes == space])
+            _class_table(store, labels[str(store.path)], [row for row in group if row.classes == space])
             for store, group in zip(stores, groups, strict=True)
             for space in classes
         ),
@@ -231,7 +230,7 @@ def _store_facts(store: LabelStore, rows: Sequence[StatsRow]) -> str:
     if values["skipped"]:
         facts["left out"] = f"{len(values['skipped'])} masks that could not be read"
     lines = "".join(f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in facts.items())
-    return f'<h3>{escape(values["path"])}</h3><table class="facts"><tbody>{lines}</tbody></table>'
+    return f'<div><h3>{escape(values["path"])}</h3><table class="facts"><tbody>{lines}</tbody></table></div>'
 
 
 def _times(count: int, stored: int) -> str:
@@ -243,27 +242,37 @@ def _bytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 10**6 else f"{count / 1e3:,.1f} kB"
 
 
-def _table5(rows: Sequence[StatsRow]) -> str:
+def _table5(rows: Sequence[StatsRow], labels: Mapping[str, str]) -> str:
     """Return Table 5: each split's row, below it the published one and the difference, where there is one."""
     levels = range(max(len(row.leaves) for row in rows) - 1, -1, -1)
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("", "images", *(f"Q{i}" for i in levels)))
+    head = "".join(
+        f'<th scope="col">{escape(text)}</th>' for text in ("", "images", *(f"Q{i}" for i in levels), "ratio", "error")
+    )
     bodies = []
     for row in rows:
         shares = [row.percent.get(level) for level in levels]
         ours = [*shares, row.leaf_ratio_percent]
-        body = _table_row(_row_name(row), f"{row.images:,}", ours, "", row.leaf_ratio_error)
+        body = _table_row(_row_name(row, labels), f"{row.images:,}", ours, "", row.leaf_ratio_error)
         if row.published is not None:
             paper = [row.published.get(str(level)) for level in levels] + [row.published["ratio"]]
             signed = [None if a is None or b is None else a - b for a, b in zip(ours, paper, strict=True)]
             body += _table_row("paper", "", paper, "paper") + _table_row("difference", "", signed, "difference")
         bodies.append(f"<tbody>{body}</tbody>")
-    head += f'<th scope="col">ratio</th>{_ERROR}'
     table = f'<table class="table5"><thead><tr>{head}</tr></thead>{"".join(bodies)}</table>'
     return f'<div class="scroll" tabindex="0" role="region" aria-label="Table 5">{table}</div>'
 
 
-def _row_name(row: StatsRow) -> str:
-    return f"{row.dataset} {row.split}" + (", training classes" if row.classes == "train" else "")
+def _labels(stores: Sequence[LabelStore]) -> dict[str, str]:
+    """Return what each store is called on the page, by its path: its data set, or its name where they share one."""
+    datasets = [store.info.dataset for store in stores]
+    return {
+        str(store.path): store.info.dataset if datasets.count(store.info.dataset) == 1 else store.path.name
+        for store in stores
+    }
+
+
+def _row_name(row: StatsRow, labels: Mapping[str, str]) -> str:
+    return f"{labels[row.path]} {row.split}" + (", training classes" if row.classes == "train" else "")
 
 
 def _table_row(name: str, images: str, values: Sequence[float | None], kind: str, error: float | None = None) -> str:
@@ -280,41 +289,40 @@ def _table_row(name: str, images: str, values: Sequence[float | None], kind: str
     return f'<tr class="{kind}"><th scope="row">{escape(name)}</th><td>{images}</td>{"".join(cells)}</tr>'
 
 
-def _level_charts(rows: Sequence[StatsRow]) -> str:
+def _level_charts(rows: Sequence[StatsRow], labels: Mapping[str, str]) -> str:
     parts = [level_legend(max(len(row.leaves) for row in rows))]
     for row in rows:
-        name = escape(_row_name(row))
-        bars = stacked(row.percent, _row_name(row))
+        name = escape(_row_name(row, labels))
+        bars = stacked(row.percent, _row_name(row, labels))
         published = {} if row.published is None else {k: row.published.get(str(k)) for k in row.percent}
         known = {level: share for level, share in published.items() if share is not None}
         if known and len(known) == len(row.percent):
-            bars += stacked(known, f"{_row_name(row)}, paper", css_class="published")
+            bars += stacked(known, f"{_row_name(row, labels)}, paper", css_class="published")
             name += ' <span class="quiet">(thin: the paper)</span>'
         parts.append(f'<figure class="stack"><figcaption>{name}</figcaption>{bars}</figure>')
     return "".join(parts)
 
 
-def _class_table(store: LabelStore, rows: Sequence[StatsRow]) -> str:
+def _class_table(store: LabelStore, label: str, rows: Sequence[StatsRow]) -> str:
     """Return the share of pixels of each class over all splits, the most frequent first."""
     pixels: dict[int, int] = {}
     for row in rows:
-        for label, count in row.class_pixels.items():
-            pixels[label] = pixels.get(label, 0) + count
+        for i, count in row.class_pixels.items():
+            pixels[i] = pixels.get(i, 0) + count
     train = rows[0].classes == "train"
     names, colors = rows[0].class_names, _class_colors(store, train=train)
     total = sum(pixels.values())
     ranked = sorted(pixels.items(), key=lambda item: (-item[1], item[0]))
     most = ranked[0][1]
     lines = []
-    for label, count in ranked:
-        name = escape(names.get(label, f"id {label}"))
-        name += " (void)" if label in store.info.void and not train else ""
+    for i, count in ranked:
+        name = escape(names.get(i, f"id {i}")) + (" (void)" if i in store.info.void and not train else "")
         lines.append(
-            f'<tr><th scope="row"><span class="swatch" style="background:{colors(label)}"></span>{name}</th>'
+            f'<tr><th scope="row"><span class="swatch" style="background:{colors(i)}"></span>{name}</th>'
             f'<td class="bar">{bar(count / most)}</td><td>{100 * count / total:.3f} %</td></tr>'
         )
     head = '<thead><tr><th scope="col">class</th><th></th><th scope="col">pixels</th></tr></thead>'
-    text = f"<h3>{escape(store.info.dataset)}{', training classes' if train else ''}</h3>"
+    text = f"<h3>{escape(label)}{', training classes' if train else ''}</h3>"
     text += f'<table class="bars">{head}<tbody>{"".join(lines[:_COMMON])}</tbody></table>'
     if len(lines) > _COMMON:
         rest = f'<table class="bars"><tbody>{"".join(lines[_COMMON:])}</tbody></table>'

@@ -19,7 +19,7 @@ from quadcodec.errors import StoreError
 from quadcodec.pyramid import COMPOSITE, OUTSIDE
 from quadcodec.quadtree import LinearQuadtree
 from quadcodec.render import class_colors
-from quadcodec.report import MAX_TREE_CHARS, MAX_TREES, read_bench, report, write_report
+from quadcodec.report import MAX_TREES, read_bench, report, write_report
 from quadcodec.stats import leaf_counts, stats
 
 from .conftest import blocks
@@ -207,6 +207,10 @@ def test_several_stores_share_the_page(store, tmp_path):
     page = Page(report([store, tmp_path / "t.zarr"], images=["only here"]))
     assert "Label trees of arrays, other" in page.text
     assert [t["store"] for t in page.trees] == ["s.zarr"] * 6 + ["t.zarr"]
+    assert {"arrays train", "arrays val", "other all"} <= {cells[0] for cells in page.cells if cells}
+    quadcodec.write(tmp_path / "u.zarr", [blocks(1, 40, 50)])
+    same = Page(report([store, tmp_path / "u.zarr"]))
+    assert {"s.zarr train", "s.zarr val", "u.zarr all"} <= {cells[0] for cells in same.cells if cells}
     many = Page(report([store] * 20)).trees
     assert len(many) == 40
     assert MAX_TREES < 40
@@ -231,14 +235,15 @@ def test_trees_of_the_page_are_those_of_the_store(tmp_path, dtype):
     assert tree["colors"][2] == f"#{r:02x}{g:02x}{b:02x}"
 
 
-def test_a_tree_too_large_for_the_page_loses_its_finest_levels(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 60000, (256, 512)).astype(np.uint16)
-    noise[:128] = 7
+def test_a_tree_too_large_for_the_page_loses_its_finest_levels(tmp_path, monkeypatch):
+    monkeypatch.setattr("quadcodec.report.MAX_TREE_CHARS", 10_000)
+    noise = np.random.default_rng(0).integers(0, 60000, (64, 128)).astype(np.uint16)
+    noise[:32] = 7
     store = quadcodec.write(tmp_path / "s.zarr", [noise])
     html = report([tmp_path / "s.zarr"])
     (tree,) = Page(html).trees
     assert tree["finest"] == 1
-    assert len(json.dumps(tree)) <= MAX_TREE_CHARS
+    assert len(json.dumps(tree)) <= 10_000
     assert tree["names"] == ["id 7"]
     full = store.quadtree(0)
     kept = np.concatenate([full.level(level) for level in range(5, 0, -1)])

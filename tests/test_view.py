@@ -69,6 +69,12 @@ def test_captions_are_drawn_and_long_ones_stay_within_their_panel():
     assert (above[:, gap : gap + 12] == PAPER).all()
 
 
+def test_a_note_gives_way_to_its_title():
+    rgb = np.full((40, 160, 3), 7, np.uint8)
+    with_note, without = (lay_out([Panel("t" * 60, note, rgb)], 1, [LegendEntry("x")]) for note in ("a note", ""))
+    np.testing.assert_array_equal(with_note, without)
+
+
 @pytest.fixture
 def store(tmp_path):
     masks = [blocks(k, 70, 100) + np.uint8(k) for k in range(3)]
@@ -93,6 +99,21 @@ def test_a_sheet_of_each_kind(store, kind):
             assert (several == class_colors(store.palette)[label]).all(-1).any()
     hatched = (several == (215, 215, 215)).all(-1).any()
     assert hatched == (kind != "tree")
+
+
+@pytest.mark.parametrize("kind", ["levels", "detail", "tree"])
+def test_legends_name_classes_by_their_share_and_void_last(store, kind, monkeypatch):
+    legends = []
+    monkeypatch.setattr("quadcodec.view.lay_out", lambda panels, columns, legend: legends.append(legend))
+    view(store, [0], kind)
+    (legend,) = legends
+    pixels = store.quadtree(0).class_pixels()
+    shares = sorted(((100 * n / 7000, label) for label, n in pixels.items() if label != 255), reverse=True)
+    texts = [f"class {label}  {share:.1f} %" for share, label in shares]
+    named = legend[{"levels": 2, "detail": 1, "tree": 0}[kind] :]
+    assert [entry.name for entry in named] == [*texts, f"void  {100 * pixels[255] / 7000:.1f} %"]
+    assert [entry.hatched for entry in named] == [False] * len(texts) + [kind != "tree"]
+    assert [entry.color for entry in named[:-1]] == [(20 * label + 100, 50, 50) for _, label in shares]
 
 
 def test_levels_show_the_mask_first(store):
