@@ -242,13 +242,18 @@ def test_labels_of_the_plot_cover_neither_points_nor_each_other():
 
     from quadcodec.bench.plot import _candidates, _cost
 
-    frame, size = Bbox.from_bounds(0, 0, 1000, 700), Bbox.from_bounds(0, 0, 90, 14)
+    frame = Bbox.from_bounds(0, 0, 1000, 700)
     rng = np.random.default_rng(0)
     points = rng.normal((500, 350), (60, 40), (16, 2))
-    taken = [Bbox.from_bounds(x - 13, y - 13, 26, 26) for x, y in points]
-    for x, y in points:
-        box = min(_candidates(x, y, size), key=lambda spot: spot[0] + _cost(spot[1], taken, frame))[1]
+    anchors = [Bbox.from_bounds(x - 12, y - 12, 24, 24) for x, y in points]
+    taken = list(anchors)
+    for anchor in anchors:
+        others = [other for other in anchors if other is not anchor]
+        spots = [(far + _cost(box, anchor, taken, others, frame), box) for far, box in _candidates(anchor, 90, 14)]
+        box = min(spots, key=lambda spot: spot[0])[1]
         assert not any(box.overlaps(other) for other in taken)
+        assert box.x0 >= 0
+        assert box.x1 <= 1000
         taken.append(box)
 
 
