@@ -26,8 +26,8 @@ DPI = 150
 # Colours of Okabe and Ito, which most colour-blind people can tell apart.
 COLORS = {"fast": "#D55E00", "small": "#0072B2", "": "#5F5F5F"}
 TUNED, FRONTIER = "#56B4E9", "#009E73"
-POINT_PIXELS = 13
-"""Half the side of the square around a point that no label may cover."""
+_HALF = 12
+"""Half the side of the square around a point that no label may cover, in pixels."""
 
 
 _OURS: dict[str, Any] = {"marker": "o", "ms": 10, "mec": "white", "mew": 0.8}
@@ -40,6 +40,7 @@ _NODES: dict[str, Any] = {"marker": "o", "ms": 8, "mfc": "white", "mec": COLORS[
 class _Point:
     x: float
     y: float
+    nodes: float | None
     row: Row
 
     @property
@@ -62,18 +63,18 @@ def draw(report: Report) -> NDArray[np.uint8]:
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
-    points = []
-    for row, r in report.pairs:
-        if r.bpp is None or r.decode_mpix_s is None:
-            continue
-        points.append(_Point(r.bpp, r.decode_mpix_s, row))
-        if r.nodes_mpix_s is not None and row.profile == "fast":
-            axes.plot([r.bpp] * 2, [r.decode_mpix_s, r.nodes_mpix_s], color=COLORS["fast"], lw=1, ls=":", zorder=1)
-            axes.plot(r.bpp, r.nodes_mpix_s, ls="", zorder=3, **_NODES)
+    points = [
+        _Point(r.bpp, r.decode_mpix_s, r.nodes_mpix_s if row.profile == "fast" else None, row)
+        for row, r in report.pairs
+        if r.bpp is not None and r.decode_mpix_s is not None
+    ]
     _draw_frontier(axes, points)
     for point in points:
         axes.plot(point.x, point.y, ls="", color=point.color, zorder=4, **point.marker)
-    _finish(axes, report)
+        if point.nodes is not None:
+            axes.plot([point.x] * 2, [point.y, point.nodes], color=point.color, lw=1, ls=":", zorder=1)
+            axes.plot(point.x, point.nodes, ls="", zorder=3, **_NODES)
+    _finish(figure, axes, report)
     canvas.draw()
     _place_labels(axes, canvas, points)
     canvas.draw()
@@ -89,7 +90,7 @@ def _draw_frontier(axes: Axes, points: Sequence[_Point]) -> None:
     axes.step(x, y, where="post", color=FRONTIER, lw=5, alpha=0.25, zorder=0, solid_joinstyle="round")
 
 
-def _finish(axes: Axes, report: Report) -> None:
+def _finish(figure: Figure, axes: Axes, report: Report) -> None:
     """Set margins, ticks, titles and the legend."""
     axes.margins(0.14, 0.12)
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
@@ -113,57 +114,61 @@ def _finish(axes: Axes, report: Report) -> None:
         Line2D([], [], ls="", color=COLORS[""], label="others, to a raster", **_RIVAL),
         Line2D([], [], color=FRONTIER, lw=5, alpha=0.25, label="nothing is smaller and faster"),
     ]
-    axes.legend(handles=handles, loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor="#DDDDDD")
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9.5, frameon=False)
 
 
 def _place_labels(axes: Axes, canvas: FigureCanvasAgg, points: Sequence[_Point]) -> None:
-    """Write each name beside its point, where it covers no point, no other name and not the legend."""
+    """Write each name beside its point, where it covers no point and no other name."""
     places = axes.transData.transform([(p.x, p.y) for p in points])
-    taken = [
-        Bbox.from_bounds(x - POINT_PIXELS, y - POINT_PIXELS, 2 * POINT_PIXELS, 2 * POINT_PIXELS) for x, y in places
-    ]
-    legend = axes.get_legend()
-    if legend is not None:
-        taken.append(legend.get_window_extent())
+    nodes = axes.transData.transform([(p.x, p.nodes) for p in points if p.nodes is not None]).reshape(-1, 2)
+    anchors = [Bbox.from_bounds(x - _HALF, y - _HALF, 2 * _HALF, 2 * _HALF) for x, y in (*places, *nodes)]
+    taken = list(anchors)
+    for (x, y), (_, top) in zip(places[[p.nodes is not None for p in points]], nodes, strict=True):
+        taken.append(Bbox.from_extents(x - 2, min(y, top), x + 2, max(y, top)))
     frame = axes.get_window_extent()
-    for point, (px, py) in zip(points, places, strict=True):
+    for point, anchor in zip(points, anchors, strict=False):
         if point.marker is _TUNED:
             continue
-        at, name = (point.x, point.y), point.row.name
         style: dict[str, Any] = {
-            "color": point.color,
-            "fontsize": 9.5,
-            "zorder": 5,
-            "path_effects": [withStroke(linewidth=3, foreground="white")],
-        }
-        style["weight"] = "bold" if point.row.profile else "normal"
-        label = axes.annotate(name, at, **style)
-        size = label.get_window_extent(canvas.get_renderer())
-        best = min(_candidates(px, py, size), key=lambda spot: spot[0] + _cost(spot[1], taken, frame))
-        box = best[1]
+            "color": point.color, "fontsize": 9.5, "weight": "bold" if point.row.profile else "normal",
+            "zorder": 5, "va": "bottom", "path_effects": [withStroke(linewidth=3, foreground="white")],
+        }  # fmt: skip
+        measured = axes.annotate(point.row.name, (point.x, point.y), **style)
+        size = measured.get_window_extent(canvas.get_renderer())
+        measured.remove()
+        others = [other for other in anchors if other is not anchor]
+        far, box = min(
+            _candidates(anchor, size.width, size.height),
+            key=lambda spot: spot[0] + _cost(spot[1], anchor, taken, others, frame),
+        )
         taken.append(box)
-        label.remove()
+        offset = (box.x0 - (anchor.x0 + _HALF), box.y0 - (anchor.y0 + _HALF))
+        leader = {"arrowstyle": "-", "color": point.color, "lw": 0.6, "shrinkB": 4} if far >= 3 else None
         axes.annotate(
-            name, at, (box.x0 - px, box.y0 - py), textcoords="offset pixels", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": point.color, "lw": 0.6, "shrinkB": 4} if best[0] > 4 else None,
-            **style,
-        )  # fmt: skip
+            point.row.name, (point.x, point.y), offset, textcoords="offset pixels", arrowprops=leader, **style
+        )
 
 
-def _candidates(px: float, py: float, size: Any) -> Iterator[tuple[float, Bbox]]:
-    """Yield (how far and how odd it is, box) of places around a point, the right of it first."""
-    for ring, (order, (dx, dy)) in product(range(6), enumerate(_DIRECTIONS)):
-        gap = POINT_PIXELS + 3 + 16 * ring
-        x = px + dx * gap - size.width * (1 - np.sign(dx)) / 2
-        y = py + dy * gap - size.height * (1 - np.sign(dy)) / 2
-        yield 3 * ring + order / 4, Bbox.from_bounds(x, y, size.width, size.height)
+def _candidates(anchor: Bbox, width: float, height: float) -> Iterator[tuple[float, Bbox]]:
+    """Yield (how far and how odd it is, box) of places around a point's own box, the right of it first."""
+    x0, y0 = anchor.x0 + _HALF, anchor.y0 + _HALF
+    directions = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+    for ring, (order, (dx, dy)) in product(range(6), enumerate(directions)):
+        gap = _HALF + 1 + 16 * ring
+        x, y = x0 + dx * gap - width * (1 - dx) / 2, y0 + dy * gap - height * (1 - dy) / 2
+        yield 3 * ring + order / 4, Bbox.from_bounds(x, y, width, height)
 
 
-_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8))
-
-
-def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Return what a place costs: much for each thing that it would cover, more for leaving the frame."""
+def _cost(box: Bbox, anchor: Bbox, taken: Sequence[Bbox], others: Sequence[Bbox], frame: Bbox) -> float:
+    """Return what a place costs: for what it would cover, for points nearer than its own, and outside the frame."""
     outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
     covered = sum(bool(box.overlaps(other)) for other in taken)
-    return 100.0 * covered + (1000.0 if outside else 0.0)
+    nearer = sum(_gap(box, other) <= _gap(box, anchor) for other in others)
+    return 100.0 * covered + 2.0 * nearer + (1000.0 if outside else 0.0)
+
+
+def _gap(a: Bbox, b: Bbox) -> float:
+    """Return how far two boxes are apart."""
+    dx = max(a.x0 - b.x1, b.x0 - a.x1, 0.0)
+    dy = max(a.y0 - b.y1, b.y0 - a.y1, 0.0)
+    return float(np.hypot(dx, dy))

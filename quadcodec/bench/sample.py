@@ -54,8 +54,9 @@ def take_sample(path: str | Path, *, layout: str = "auto", megapixels: float) ->
     manifest = detect_manifest(path) if layout == "auto" else load_manifest(layout)
     sources = find_masks(path, manifest).sources
     names = tuple(source.mask for source in sources)
+    dataset = path.resolve().name if manifest.name == "folder" else manifest.name
     return _sample(
-        str(path), manifest.name, names, lambda i: read_mask(path / names[i], colors=manifest.mask_colors), megapixels
+        str(path), dataset, names, lambda i: read_mask(path / names[i], colors=manifest.mask_colors), megapixels
     )
 
 
