@@ -71,13 +71,13 @@ def bits_of_row(edges: NDArray[np.uint8], at: int, i: int, pitch: int, mask: int
 
 @hot
 def list_ones(word: np.uint64, base: int, places: NDArray[np.int32], num: int) -> int:
-    """Write ``base`` + the places of the ones of ``word`` to ``places[num:]``, and up to four numbers more."""
+    """Write ``base`` + the places of the ones of ``word`` to ``places[num:]``, and up to seven numbers more."""
     end = num + ones(word)
     while True:
-        for k in range(4):
+        for k in range(8):
             places[np.uint64(num + k)] = base + trailing_zeros(word)
             word &= word - np.uint64(1)
-        num += 4
+        num += 8
         if num >= end:
             return end
 
