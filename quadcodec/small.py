@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -28,8 +28,7 @@ SHORT_STREAM = 1024
 """Streams below this length have a 16-bit checksum: 32 bits would be 4 % of a typical 256 x 256 tile."""
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """Say where a tile's stream lies; a ``mode`` of None is a tile of one label, ``label``."""
 
     mode: int | None
@@ -273,10 +272,9 @@ def _decode_tiles(
     """Read tiles into ``out``, and their T_1 into ``cells``, where that is not empty."""
     jobs = []
     for tile, (y, x, height, width) in tiles:
-        target = out[y : y + height, x : x + width]
-        above = cells[y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2]
         if tile.mode is None:
-            target[:] = above[:] = palette[tile.label]
+            out[y : y + height, x : x + width] = palette[tile.label]
+            cells[y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2] = palette[tile.label]
             continue
         stream = payload[tile.offset : tile.offset + tile.nbytes]
         if len(stream) != tile.nbytes:
@@ -287,9 +285,10 @@ def _decode_tiles(
             jobs.append((tile.offset, tile.nbytes, y, x, height, width))
             continue
         raw = entropy.decompress(stream[0], stream[1:], height * width * out.itemsize)
+        target = out[y : y + height, x : x + width]
         target[:] = np.frombuffer(raw, out.dtype.newbyteorder("<")).reshape(height, width)
         if cells.size:
-            merge_2x2(target, above, 0, 0)
+            merge_2x2(target, cells[y // 2 : (y + height + 1) // 2, x // 2 : (x + width + 1) // 2], 0, 0)
     if jobs:
         status = decode_tiles(
             np.frombuffer(payload, np.uint8), np.array(jobs), palette, tables.states, tables.weights,

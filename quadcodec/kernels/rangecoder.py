@@ -55,9 +55,8 @@ def adapt(state: np.uint32, bit: int) -> np.uint32:
     """Return the state after it has seen ``bit``."""
     s = np.int64(state)
     n = s & 1023
-    p = s >> 10
-    p += (((bit << 22) - p) * RATE[np.uint64(n)]) >> 16
-    return np.uint32(p << 10 | (n + (n < COUNT_LIMIT)))
+    change = (((bit << 22) - (s >> 10)) * RATE[np.uint64(n)]) >> 16
+    return np.uint32(s + (change << 10) + (n < COUNT_LIMIT))
 
 
 @kernel

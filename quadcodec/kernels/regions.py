@@ -69,24 +69,15 @@ def bits_of_row(edges: NDArray[np.uint8], at: int, i: int, pitch: int, mask: int
     return bits if left >= 64 else bits & ((np.uint64(1) << np.uint64(left)) - np.uint64(1))
 
 
-@kernel
-def count_runs(edges: NDArray[np.uint8], height: int, pitch: int) -> int:
-    """Return a bound of the number of runs of a map: its vertical edges, and one a row."""
-    num = height
-    for at in range(0, height * pitch, 64):
-        num += ones(bits_of(edges, at, np.uint8(S)))
-    return num
-
-
 @hot
 def list_ones(word: np.uint64, base: int, places: NDArray[np.int32], num: int) -> int:
-    """Write ``base`` + the places of the ones of ``word`` to ``places[num:]``, and up to four numbers more."""
+    """Write ``base`` + the places of the ones of ``word`` to ``places[num:]``, and up to seven numbers more."""
     end = num + ones(word)
     while True:
-        for k in range(4):
+        for k in range(8):
             places[np.uint64(num + k)] = base + trailing_zeros(word)
             word &= word - np.uint64(1)
-        num += 4
+        num += 8
         if num >= end:
             return end
 
@@ -98,16 +89,15 @@ def link_runs(
     width: int,
     pitch: int,
     first: NDArray[np.int32],
-    start: NDArray[np.int32],
-    parent: NDArray[np.int32],
-    above: NDArray[np.int32],
-) -> int:
+    runs: NDArray[np.int32],
+) -> NDArray[np.int32]:
     """List the runs of a map and join those that touch without an edge between.
 
-    ``first`` (height + 1,) takes the first run of each row, ``start`` the first pixel of each run, ``parent``
-    a run of the same region that is not later (the region's first run: itself), ``above`` the run over the
-    first pixel. Returns the number of runs.
+    ``first`` (height + 1,) takes the first run of each row. Returns ``runs`` (3, n), or a longer array in its place:
+    the first pixel of each run, a run of the same region that is not later (the region's first run: itself), and
+    the run over the first pixel.
     """
+    start, parent, above = runs[0], runs[1], runs[2]
     places = np.empty(width + 72, np.int32)
     blocks = (width >> 6) + 1
     num = 0
@@ -126,6 +116,11 @@ def link_runs(
             word = bits_of_row(edges, at, i, pitch, N | S)
             if word:
                 count = list_ones(word, 64 * i, places, count)
+        if num + count >= runs.shape[1]:
+            longer = np.empty((3, 2 * (num + count + width)), np.int32)
+            longer[:, :num] = runs[:, :num]
+            runs = longer
+            start, parent, above = runs[0], runs[1], runs[2]
         # Go along the vertices of the row: p is the run above them, k the run below.
         last = num - 1
         p = upper
@@ -147,7 +142,7 @@ def link_runs(
                 unite(parent, k, p)
         num = k + 1
     first[height] = num
-    return num
+    return runs
 
 
 @kernel

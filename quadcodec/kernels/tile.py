@@ -10,7 +10,7 @@ from .compiled import kernel
 from .edges import EDGES, SLACK_WORDS, E, S, find_edges, mark_border
 from .merge import COMPOSITE
 from .rangecoder import HEAD, START_RANGE, flush, next_word, to_words
-from .regions import count_runs, link_runs, read_labels, write_labels
+from .regions import link_runs, read_labels, write_labels
 
 
 @kernel
@@ -41,12 +41,9 @@ def encode_tile(
     words = np.zeros(((height + 1) * pitch >> 3) + SLACK_WORDS, np.uint64)
     edges = words.view(np.uint8)
     find_edges(pixels, at, stride, height, width, pitch, edges)
-    num = count_runs(edges, height, pitch)
     first = np.empty(height + 1, np.int32)
-    start = np.empty(num, np.int32)
-    parent = np.empty(num, np.int32)
-    above = np.empty(num, np.int32)
-    link_runs(edges, height, width, pitch, first, start, parent, above)
+    runs = link_runs(edges, height, width, pitch, first, np.empty((3, 0), np.int32))
+    start, parent = runs[0], runs[1]
     mark_border(edges, height, width, pitch)
     stack = np.empty((stack_size(height, width), 3), np.int64)
     status, low, rng, pos = write_chains(
@@ -138,15 +135,11 @@ def decode_tiles(
         )  # fmt: skip
         if status != OK:
             return status
-        num = count_runs(edges, height, pitch)
-        if num > runs.shape[1]:
-            runs = np.empty((3, 2 * num), np.int32)
-        start, parent, above = runs[0], runs[1], runs[2]
         first = np.empty(height + 1, np.int32)
-        link_runs(edges, height, width, pitch, first, start, parent, above)
+        runs = link_runs(edges, height, width, pitch, first, runs)
         at = y * stride + x
         status = read_labels(
-            data, code, rng, pos, first, start, parent, above, palette, own_states, pixels, at, stride, width
+            data, code, rng, pos, first, runs[0], runs[1], runs[2], palette, own_states, pixels, at, stride, width
         )
         if status != OK:
             return status
