@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import accumulate
 from typing import NamedTuple
 
 import google_crc32c
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from . import entropy
 from .errors import CorruptRecordError, FormatError, MaskError
-from .header import FAST, Header, read_header
+from .header import FAST, HEADER_NBYTES, Header, read_header
 from .kernels import codes, pack, unpack
-from .kernels.unpack import COARSE, MULTI, Shape
+from .kernels.pack import MULTI
+from .kernels.unpack import COARSE, Shape
 from .pyramid import COMPOSITE
 from .quadtree import LinearQuadtree
 
@@ -156,6 +158,23 @@ def _varint(value: int) -> bytes:
     return bytes(groups)
 
 
+def _read_varints(data: bytes, start: int, count: int) -> tuple[list[int], int]:
+    """Return ``count`` numbers from ``data[start]`` on, and where they end."""
+    numbers = []
+    value = shift = 0
+    for i, byte in enumerate(data[start : start + count * _VARINT_BYTES]):
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            numbers.append(value)
+            value = shift = 0
+            if len(numbers) == count:
+                return numbers, start + i + 1
+        elif shift == 7 * _VARINT_BYTES:
+            break
+    raise CorruptRecordError(f"record holds {len(data)} bytes, which end in its header or contradict it")
+
+
 def _checksum(data: bytes) -> bytes:
     crc: bytes = _CRC.pack(google_crc32c.value(data))
     return crc
@@ -170,24 +189,11 @@ def read_layout(record: bytes) -> Layout:
     CorruptRecordError : the bytes are no such record, or contradict their checksum.
     """
     header = read_header(record)
-    numbers = []
-    at = Header.NBYTES
-    for _ in range(3 + min(COARSE, header.levels - 1)):
-        value = shift = 0
-        while True:
-            if at >= len(record) or shift == 7 * _VARINT_BYTES:
-                raise CorruptRecordError(f"record holds {len(record)} bytes, which end in its header or contradict it")
-            byte = record[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                break
-        numbers.append(value)
+    numbers, at = _read_varints(record, HEADER_NBYTES, 3 + min(COARSE, header.levels - 1))
     if record[at : at + _CRC.size] != _checksum(record[:at]):
         raise CorruptRecordError("header contradicts its checksum")
     num_labels, num_pairs, *lengths = numbers
-    most_pairs = min(num_labels * (num_labels - 1) // 2, header.canvas_pixels)
+    most_pairs = min(num_labels * (num_labels - 1) // 2, header.canvas_pixels // 3)  # cells above level 0
     if header.profile != FAST or not 1 <= num_labels <= 1 << header.bits or num_pairs > most_pairs:
         raise CorruptRecordError(f"header gives {num_labels} labels and {num_pairs} pairs, which no encoder writes")
     sections = []
@@ -243,16 +249,17 @@ def decode(record: bytes, *, level: int = 0) -> LinearQuadtree:
     layout = read_layout(record)
     header = layout.header
     raws = read_sections(record, layout, level)
-    ends = np.cumsum([len(raw) for raw in raws])
-    capacity = 4 * int(ends[-1]) + (0 if level else 4 * len(raws[-1]))
+    ends = list(accumulate(map(len, raws)))
+    capacity = 4 * ends[-1] + (0 if level else 4 * len(raws[-1]))
     nodes = np.empty(capacity, np.int16 if header.bits == 8 else np.int32)
     counts = np.zeros(header.levels, np.int64)
     data = np.frombuffer(b"".join(raws), np.uint8)
-    status, where = unpack.unpack(data, ends, level, layout.shape, nodes, counts)
+    status, where = unpack.unpack(data, np.array(ends), level, layout.shape, nodes, counts)
     if status != unpack.OK:
         name = f"level {where}" if where >= 0 else "class tables"
         raise CorruptRecordError(f"{name}: {_PROBLEMS[status]}")
-    return LinearQuadtree(nodes[: counts.sum()], tuple(counts.tolist()), header.height, header.width)
+    sizes = tuple(counts.tolist())
+    return LinearQuadtree(nodes[: sum(sizes)], sizes, header.height, header.width)
 
 
 _PROBLEMS = {

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import CorruptRecordError, UnsupportedVersionError
 from .pyramid import MAX_LEVELS, MAX_SIDE, MIN_LEVELS
 
-__all__ = ["FAST", "FORMAT_VERSION", "MAX_PIXELS", "PROFILES", "SMALL", "Header", "read_header"]
+__all__ = ["FAST", "FORMAT_VERSION", "HEADER_NBYTES", "MAX_PIXELS", "PROFILES", "SMALL", "Header", "read_header"]
 
 FORMAT_VERSION = 0
 MAGIC = b"QDTR"
@@ -22,10 +21,10 @@ MAX_PIXELS = 2**32
 """Largest canvas of a record, in pixels."""
 
 _STRUCT = struct.Struct("<4sBBBBII")  # magic, version, profile, levels, bits, height, width
+HEADER_NBYTES = _STRUCT.size
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """Say what a record holds."""
 
     profile: int
@@ -33,8 +32,6 @@ class Header:
     bits: int
     height: int
     width: int
-
-    NBYTES: ClassVar[int] = _STRUCT.size
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import MaskError
 from .kernels.pack import mark_labels
-from .kernels.tree import gather_groups, merge_children, paint_cells, paint_grid, split_cells
+from .kernels.tree import gather_groups, merge_children, paint, split_cells
 from .pyramid import COMPOSITE, OUTSIDE, TPyramid
 
 __all__ = ["LinearQuadtree", "resample"]
@@ -156,10 +156,13 @@ class LinearQuadtree:
 
         Raises
         ------
-        ValueError : the level does not exist, or the region is empty or leaves the image.
+        ValueError : the level does not exist, or was not decoded; or the region is empty or leaves the image.
         """
         if not 0 <= level < self.levels:
             raise ValueError(f"level is {level}, expected 0..{self.levels - 1}")
+        finest = next(k for k, count in enumerate(self.counts) if count)
+        if level < finest and (self.level(finest) == COMPOSITE).any():
+            raise ValueError(f"level is {level}, but this tree was decoded down to level {finest} only")
         y0, x0, h, w = region if region is not None else (0, 0, self.height, self.width)
         if y0 < 0 or x0 < 0 or h < 1 or w < 1 or y0 + h > self.height or x0 + w > self.width:
             raise ValueError(f"region {(y0, x0, h, w)} leaves the image of {self.height} x {self.width} pixels")
@@ -168,13 +171,7 @@ class LinearQuadtree:
         rows = -(-(y0 + self.origin[0] + h) // size) - row0
         cols = -(-(x0 + self.origin[1] + w) // size) - col0
         dense = np.empty((rows, cols), self.nodes.dtype if level else self.mask_dtype)
-        top = self.levels - 1
-        parents = np.empty((self.counts[top - 1] // 4 if top > level else 0, 2), np.int32)
-        paint_grid(self.level(top), self.grid[1], top - level, row0, col0, dense, parents)
-        for below in range(top - 1, level - 1, -1):
-            composites = np.empty((self.counts[below - 1] // 4 if below > level else 0, 2), np.int32)
-            paint_cells(self.level(below), parents, below - level, row0, col0, dense, composites)
-            parents = composites
+        paint(self.nodes, np.array(self.counts), self.grid[1], level, row0, col0, dense)
         return dense
 
     def to_pyramid(self) -> TPyramid:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import fast, small
 from .errors import CorruptRecordError, MaskError
-from .header import FAST, FORMAT_VERSION, MAX_PIXELS, PROFILES, SMALL, Header, read_header
+from .header import FAST, FORMAT_VERSION, HEADER_NBYTES, MAX_PIXELS, PROFILES, SMALL, Header, read_header
 from .pyramid import MAX_LEVELS, MIN_LEVELS, check_mask
 from .quadtree import LinearQuadtree
 from .tables import Tables
@@ -30,7 +30,7 @@ __all__ = [
 HEAD_BYTES = 4096
 """A first read of this size holds everything before the levels of a record, and often the coarse levels, too."""
 
-SMALL_START = Header.NBYTES + 4
+SMALL_START = HEADER_NBYTES + 4
 """Offset of the payload of the small profile: after the header and its checksum."""
 _OVERHEAD = 64
 """Bytes by which a tree's record may be longer than the mask; noise is written in the small profile."""
@@ -105,7 +105,7 @@ def _checksum(data: bytes) -> bytes:
 def _open(record: bytes) -> Header:
     """Return the header of a record; that of the small profile is checked here, the others with their layout."""
     header = read_header(record)
-    if header.profile == SMALL and record[Header.NBYTES : SMALL_START] != _checksum(record[: Header.NBYTES]):
+    if header.profile == SMALL and record[HEADER_NBYTES:SMALL_START] != _checksum(record[:HEADER_NBYTES]):
         raise CorruptRecordError("header contradicts its checksum")
     return header
 

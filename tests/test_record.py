@@ -7,6 +7,7 @@ from quadcodec import LinearQuadtree, TPyramid, decode, decode_tree, encode, enc
 from quadcodec.errors import CorruptRecordError, MaskError, UnsupportedVersionError
 from quadcodec.fast import read_layout
 from quadcodec.kernels import codes
+from quadcodec.pyramid import COMPOSITE
 from quadcodec.record import check_record
 from quadcodec.scenes import street_labels
 
@@ -68,6 +69,10 @@ def test_a_level_needs_only_its_prefix(mask, count, data):
     out = decode(prefix, level=level)
     np.testing.assert_array_equal(out, expected)
     assert out.dtype == expected.dtype
+    tree = decode_tree(prefix, level=level)
+    if level > 0 and (tree.level(level) == COMPOSITE).any():
+        with pytest.raises(ValueError, match=f"decoded down to level {level} only"):
+            tree.to_mask()
     if section.nbytes:
         with pytest.raises(CorruptRecordError, match="record ends"):
             decode(prefix[:-1], level=level)

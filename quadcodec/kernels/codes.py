@@ -71,28 +71,27 @@ def _bits(code: int) -> int:
     return sum(digit << j for j, digit in enumerate(_digits(code)))
 
 
-def _lanes(rows: list[list[bool]]) -> NDArray[np.int16]:
-    """Return -1 for True and 0 for False: what `unpack` selects by."""
-    return -np.array(rows, np.int16)
+def _word(digits: list[int]) -> int:
+    return sum(digit << 8 * j for j, digit in enumerate(digits))
 
 
 _BY_PLACE = [_ordered(context) for context in range(NUM_CONTEXTS)]
-_PIXELS_BY_PLACE = [[_bits(code) for code in codes if 2 not in _digits(code)] for codes in _BY_PLACE]
+_PIXELS_BY_PLACE = [[code for code in codes if 2 not in _digits(code)] for codes in _BY_PLACE]
 
 CODE_AT: NDArray[Any] = np.array(_BY_PLACE, np.uint8)
 """(NUM_CONTEXTS, NUM_CODES): code by place."""
 PLACE_OF: NDArray[Any] = np.argsort(CODE_AT, axis=1).astype(np.uint8)
 """(NUM_CONTEXTS, NUM_CODES): place by code."""
-BITS_AT: NDArray[Any] = np.array(_PIXELS_BY_PLACE, np.uint8)
+BITS_AT: NDArray[Any] = np.array([[_bits(code) for code in codes] for codes in _PIXELS_BY_PLACE], np.uint8)
 """(NUM_CONTEXTS, 16): the same for pixels: of a split without composites, bit j is the digit of child j."""
 PLACE_OF_BITS: NDArray[Any] = np.argsort(BITS_AT, axis=1).astype(np.uint8)
 """(NUM_CONTEXTS, 16): place by bits."""
 
-HIGH: NDArray[Any] = _lanes([[digit == 1 for digit in _digits(code)] for code in range(NUM_CODES)])
-SPLIT: NDArray[Any] = _lanes([[digit == 2 for digit in _digits(code)] for code in range(NUM_CODES)])
-"""(NUM_CODES, 4): -1 for children of the high class; for composites."""
-PIXEL_HIGH: NDArray[Any] = _lanes([[bool(bits >> j & 1) for j in range(4)] for row in _PIXELS_BY_PLACE for bits in row])
-"""(16 NUM_CONTEXTS, 4): -1 for pixels of the high class, by 16 context + place."""
-NUM_SPLIT: NDArray[Any] = np.array([_digits(code).count(2) for code in range(NUM_CODES)], np.int64)
+DIGITS: NDArray[Any] = np.array([_word(_digits(code)) for code in range(NUM_CODES)], np.uint32)
+"""(NUM_CODES,): the digits of a code, one a byte."""
+PIXEL_DIGITS: NDArray[Any] = np.array([[_word(_digits(c)) for c in codes] for codes in _PIXELS_BY_PLACE], np.uint32)
+"""(NUM_CONTEXTS, 16): the same by the place of a code of pixels."""
+NUM_SPLIT: NDArray[Any] = np.array([_digits(code).count(2) for code in range(NUM_CODES)], np.uint8)
+"""(NUM_CODES,): number of composites."""
 CHILD_CONTEXTS: NDArray[Any] = np.array([_child_contexts(code) for code in range(NUM_CODES)], np.uint32)
-"""(NUM_CODES,): contexts of the composites among the children, one a byte, in order."""
+"""(NUM_CODES,): contexts of the composites, one a byte, in order."""

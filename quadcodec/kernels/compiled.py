@@ -1,4 +1,7 @@
-"""How kernels are compiled, and the machine instructions that numba has no name for."""
+"""How kernels are compiled, and the machine instructions that numba has no name for.
+
+Stores of several entries are not checked against the bounds of their array: callers see to that.
+"""
 
 from typing import Any
 
@@ -41,6 +44,20 @@ def _ones(_typing: Any, word: Any) -> Any:
     return types.int64(word), codegen
 
 
+def _spread(builder: Any, value: Any, vector: Any) -> Any:
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, one, zeros)
+
+
+def _store(context: Any, builder: Any, signature: Any, args: Any, value: Any) -> Any:
+    """Store a value of any type from entry ``args[1]`` of array ``args[0]`` on."""
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    place = builder.bitcast(builder.gep(array.data, [args[1]]), value.type.as_pointer())
+    builder.store(value, place, align=1)
+    return context.get_dummy_value()
+
+
 @intrinsic
 def _bits_of(_typing: Any, cells: Any, at: Any, mask: Any) -> Any:  # noqa: ARG001 (numba binds by name)
     """Return one bit for each of the 64 bytes from ``cells[at]`` on: whether it shares a bit with ``mask``."""
@@ -63,14 +80,9 @@ def _splat(_typing: Any, pixels: Any, at: Any, value: Any) -> Any:  # noqa: ARG0
     """Store ``value`` to the SPLAT_BYTES from ``pixels[at]`` on: most runs are one such store, no call."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, args[0])
         lane = context.get_value_type(signature.args[2])
         vector = ir.VectorType(lane, SPLAT_BYTES // (lane.width // 8))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None)
-        one = builder.insert_element(ir.Constant(vector, ir.Undefined), args[2], ir.Constant(ir.IntType(32), 0))
-        place = builder.bitcast(builder.gep(array.data, [args[1]]), vector.as_pointer())
-        builder.store(builder.shuffle_vector(one, one, zeros), place, align=1)
-        return context.get_dummy_value()
+        return _store(context, builder, signature, args, _spread(builder, args[2], vector))
 
     return types.void(pixels, types.int64, pixels.dtype), codegen
 
@@ -89,8 +101,50 @@ def _copy(_typing: Any, pixels: Any, to: Any, at: Any, count: Any) -> Any:  # no
     return types.void(pixels, types.int64, types.int64, types.int64), codegen
 
 
-copy: Any = _copy
+@intrinsic(prefer_literal=True)
+def _fill(_typing: Any, pixels: Any, at: Any, value: Any, count: Any) -> Any:  # noqa: ARG001
+    """Store ``value`` to ``pixels[at : at + count]``; ``count`` is a literal."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(context.get_value_type(signature.args[2]), count.literal_value)
+        return _store(context, builder, signature, args, _spread(builder, args[2], vector))
+
+    return types.void(pixels, types.int64, pixels.dtype, count), codegen
+
+
+@intrinsic
+def _put_word(_typing: Any, data: Any, at: Any, word: Any) -> Any:  # noqa: ARG001
+    """Store the four bytes of a uint32 from ``data[at]`` on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _store(context, builder, signature, args, args[2])
+
+    return types.void(data, types.int64, types.uint32), codegen
+
+
+@intrinsic
+def _put_split(_typing: Any, nodes: Any, at: Any, low: Any, high: Any, digits: Any) -> Any:  # noqa: ARG001
+    """Store four nodes from ``nodes[at]`` on by the bytes of ``digits``: 0 ``low``, 1 ``high``, 2 the value -1."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = ir.VectorType(context.get_value_type(signature.args[0].dtype), 4)
+        digit = ir.VectorType(ir.IntType(8), 4)
+        digits = builder.bitcast(args[4], digit)
+        is_high = builder.icmp_unsigned("==", digits, ir.Constant(digit, [1] * 4))
+        is_split = builder.icmp_unsigned("==", digits, ir.Constant(digit, [2] * 4))
+        low, high = _spread(builder, args[2], lanes), _spread(builder, args[3], lanes)
+        leaves = builder.select(is_high, high, low)
+        value = builder.select(is_split, ir.Constant(lanes, [-1] * 4), leaves)
+        return _store(context, builder, signature, args, value)
+
+    return types.void(nodes, types.int64, nodes.dtype, nodes.dtype, types.uint32), codegen
+
+
 trailing_zeros: Any = _trailing_zeros
 ones: Any = _ones
 bits_of: Any = _bits_of
 splat: Any = _splat
+copy: Any = _copy
+fill: Any = _fill
+put_word: Any = _put_word
+put_split: Any = _put_split

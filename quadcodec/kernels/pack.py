@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from .codes import CHILD_CONTEXTS, NUM_SPLIT, PLACE_OF, PLACE_OF_BITS
 from .compiled import hot, kernel
 from .merge import COMPOSITE, OUTSIDE
-from .unpack import MULTI
+
+MULTI = -1
+"""Pair of a composite of three or more classes."""
 
 
 @kernel

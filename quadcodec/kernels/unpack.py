@@ -1,8 +1,7 @@
 """Sections of the fast profile -> nodes (docs/format.md, section 4).
 
-The *kind* of a composite is the id of its class pair where its pixels hold exactly two classes, else MULTI.
-Of the composites of a level are kept: ``kinds``, ``contexts`` (of the orders of codes), and ``border``: (rank among
-the composites, y, x) of those that straddle the edge of the image.
+Of the composites of a level are kept: ``symbols``, which say their kind, ``contexts``, which choose the order of
+codes, and ``border``: (rank among the composites, y, x) of those that straddle the edge of the image.
 """
 
 from typing import NamedTuple
@@ -10,18 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .codes import ALONE, CHILD_CONTEXTS, CODE_AT, HIGH, NUM_CODES, NUM_SPLIT, PIXEL_HIGH, SPLIT
-from .compiled import hot, kernel
+from .codes import ALONE, CHILD_CONTEXTS, CODE_AT, DIGITS, NUM_CODES, NUM_SPLIT, PIXEL_DIGITS
+from .compiled import SPLAT_BYTES, hot, kernel, put_split, put_word, splat
 from .merge import COMPOSITE, OUTSIDE
 
-MULTI = -1
-"""Kind of a composite of three or more classes."""
 COARSE = 3
 """Finest level of the first section."""
 OK, BAD_LENGTH, BAD_PAIR, BAD_SYMBOL, BAD_PLACE, BAD_BITS, BAD_OUTSIDE = range(7)
 
-_SPARE = 3
-"""Entries that the composites of one parent are written to and that may not count."""
+_SPARE = SPLAT_BYTES // 4
+"""Entries beyond the composites that may be written to."""
 
 
 class Shape(NamedTuple):
@@ -35,6 +32,20 @@ class Shape(NamedTuple):
     id_width: int
     index_width: int
     symbol_width: int
+
+
+class Tables(NamedTuple):
+    """What each symbol stands for; the last one is multi."""
+
+    multi: int
+    node: NDArray[np.integer]
+    """Class id or COMPOSITE."""
+    low: NDArray[np.int32]
+    high: NDArray[np.int32]
+    """Label indices of a pair; -1 elsewhere."""
+    low_node: NDArray[np.integer]
+    high_node: NDArray[np.integer]
+    """Their class ids."""
 
 
 @kernel
@@ -52,70 +63,48 @@ def unpack(
     ----------
     data : the sections' bytes, one after another.
     ends : where each section ends.
-    nodes : takes the nodes, coarse to fine; 4 entries a byte of data are enough, 8 a byte of the last section.
+    nodes : takes the nodes, coarse to fine; 4 entries a byte of data are enough, 8 a byte of level 0.
     counts : (levels,) takes the number of nodes of each level.
 
     Returns
     -------
     (status, level that it is about, -1 for the class tables).
     """
-    coarse = min(COARSE, shape.levels - 1)
     top, coarse = shape.levels - 1, min(COARSE, shape.levels - 1)
     at = shape.num_labels * shape.id_width + 2 * shape.num_pairs * shape.index_width
     if at > ends[0]:
         return BAD_LENGTH, -1
-    labels = np.empty(shape.num_labels, nodes.dtype)
-    pairs = np.empty((shape.num_pairs, 2), np.int64)
-    if not _read_tables(data, shape, labels, pairs):
+    tables, sound = _read_tables(data, shape, nodes[:0])
+    if not sound:
         return BAD_PAIR, -1
-    values = np.empty((shape.num_pairs, 2), nodes.dtype)
-    for pair in range(shape.num_pairs):
-        values[pair, 0] = labels[pairs[pair, 0]]
-        values[pair, 1] = labels[pairs[pair, 1]]
-
     start = ((shape.height - 1 >> top) + 1) * ((shape.width - 1 >> top) + 1)
     end = at + start * shape.symbol_width
     if end > ends[0] or start > nodes.shape[0]:
         return BAD_LENGTH, top
-    kinds = np.empty(start, np.int32)
-    contexts = np.full(start, np.uint8(ALONE))
-    status, c = _unpack_top(data, at, shape, labels, nodes[:start], kinds)
+    symbols, contexts = np.empty(start + 1, np.uint32), np.full(start, np.uint8(ALONE))
+    status, c = _unpack_top(data, at, shape.symbol_width, tables, nodes[:start], symbols)
     border = _border_of_top(nodes[:start], shape)
     counts[top] = start
     section = 0
     for level in range(top - 1, last - 1, -1):
         if status != OK:
             return status, level + 1
-        kinds, contexts, at = kinds[:c], contexts[:c], end
+        at, symbols, contexts = end, symbols[:c], contexts[:c]
         if level < coarse:
             if at != ends[section]:
                 return BAD_LENGTH, level + 1
             section += 1
-        packed, end = _streams(at, kinds, level, shape)
+        packed, end = _streams(at, symbols, tables.multi, level, shape)
         if end > ends[section] or start + 4 * c > nodes.shape[0]:
             return BAD_LENGTH, level
         own = nodes[start : start + 4 * c]
         firsts = np.empty(c, np.int32)
         if level == 0:
-            status = _unpack_pixels(data, at, packed, shape, labels, values, kinds, contexts, own)
+            status = _unpack_pixels(data, at, packed, shape, tables, symbols, contexts, own)
         else:
-            above_kinds, above_contexts = kinds, contexts
-            kinds, contexts = np.empty(4 * c + _SPARE, np.int32), np.empty(4 * c + _SPARE, np.uint8)
-            status, c = _unpack_cells(
-                data,
-                at,
-                packed,
-                shape,
-                labels,
-                pairs,
-                values,
-                above_kinds,
-                above_contexts,
-                own,
-                firsts,
-                kinds,
-                contexts,
-            )
+            parents, orders = symbols, contexts
+            symbols, contexts = np.empty(4 * c + _SPARE, np.uint32), np.empty(4 * c + _SPARE, np.uint8)
+            status, c = _unpack_cells(data, at, packed, shape, tables, parents, orders, own, firsts, symbols, contexts)
         if status == OK:
             status, border = _trim(own, firsts, border, level, shape)
         counts[level] = own.shape[0]
@@ -126,41 +115,53 @@ def unpack(
 
 
 @hot
+def _byte(data: NDArray[np.uint8], at: int) -> int:
+    """Return ``data[at]``; an unsigned index is not looked at for being negative."""
+    return np.int64(data[np.uint64(at)])  # type: ignore[return-value]
+
+
+@hot
 def _number(data: NDArray[np.uint8], at: int, width: int) -> int:
     """Return the little-endian number of 1, 2 or 4 bytes at ``at``."""
-    value = np.int64(data[at])
+    value: int = _byte(data, at)
     if width > 1:
-        value |= np.int64(data[at + 1]) << 8
+        value |= _byte(data, at + 1) << 8
     if width > 2:
-        value |= np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 24
-    return int(value)
+        value |= _byte(data, at + 2) << 16 | _byte(data, at + 3) << 24
+    return value
 
 
 @kernel
-def _read_tables(data: NDArray[np.uint8], shape: Shape, labels: NDArray[np.integer], pairs: NDArray[np.int64]) -> bool:
-    """Read class ids and the label indices of pairs; False if a pair is not two of them in rising order."""
+def _read_tables(data: NDArray[np.uint8], shape: Shape, like: NDArray[np.integer]) -> tuple[Tables, bool]:
+    """Return the tables, nodes as ``like``, and whether every pair is two label indices in rising order."""
+    multi = shape.num_labels + shape.num_pairs
+    node = np.full(multi + 1, np.int64(COMPOSITE)).astype(like.dtype)
+    low, high = np.full(multi + 1, np.int32(-1)), np.full(multi + 1, np.int32(-1))
+    low_node, high_node = node.copy(), node.copy()
     for k in range(shape.num_labels):
-        labels[k] = _number(data, k * shape.id_width, shape.id_width)
+        node[k] = _number(data, k * shape.id_width, shape.id_width)
     at = shape.num_labels * shape.id_width
-    for pair in range(shape.num_pairs):
-        low = _number(data, at, shape.index_width)
-        high = _number(data, at + shape.index_width, shape.index_width)
-        if low >= high or high >= shape.num_labels:
-            return False
-        pairs[pair, 0] = low
-        pairs[pair, 1] = high
+    sound = True
+    for symbol in range(shape.num_labels, multi):
+        first = _number(data, at, shape.index_width)
+        second = _number(data, at + shape.index_width, shape.index_width)
         at += 2 * shape.index_width
-    return True
+        if first >= second or second >= shape.num_labels:
+            sound = False
+            break
+        low[symbol], high[symbol] = first, second
+        low_node[symbol], high_node[symbol] = node[first], node[second]
+    return Tables(multi, node, low, high, low_node, high_node), sound
 
 
 @kernel
-def _streams(at: int, kinds: NDArray[np.int32], level: int, shape: Shape) -> tuple[int, int]:
+def _streams(at: int, symbols: NDArray[np.uint32], multi: int, level: int, shape: Shape) -> tuple[int, int]:
     """Return where the symbols of a level end, which start at ``at``, and where its codes end."""
-    multi = 0
-    for i in range(kinds.shape[0]):
-        multi += kinds[i] == MULTI
-    pairs = kinds.shape[0] - multi
-    packed = at + 4 * multi * (shape.symbol_width if level else shape.index_width)
+    count = 0
+    for i in range(symbols.shape[0]):
+        count += symbols[i] == multi
+    pairs = symbols.shape[0] - count
+    packed = at + 4 * count * (shape.symbol_width if level else shape.index_width)
     return packed, packed + (pairs if level else (pairs + 1) // 2)
 
 
@@ -168,124 +169,113 @@ def _streams(at: int, kinds: NDArray[np.int32], level: int, shape: Shape) -> tup
 def _unpack_top(
     data: NDArray[np.uint8],
     at: int,
-    shape: Shape,
-    labels: NDArray[np.integer],
+    width: int,
+    tables: Tables,
     nodes: NDArray[np.integer],
-    kinds: NDArray[np.int32],
+    symbols: NDArray[np.uint32],
 ) -> tuple[int, int]:
     """Read the coarsest level, one symbol a node; return (status, number of composites)."""
-    multi = shape.num_labels + shape.num_pairs
     c = 0
+    largest = 0
     for i in range(nodes.shape[0]):
-        symbol = _number(data, at + i * shape.symbol_width, shape.symbol_width)
-        if symbol < shape.num_labels:
-            nodes[i] = labels[symbol]
-            continue
-        if symbol > multi:
-            return BAD_SYMBOL, 0
-        nodes[i] = COMPOSITE
-        kinds[c] = MULTI if symbol == multi else symbol - shape.num_labels
-        c += 1
-    return OK, c
+        number = _number(data, at + i * width, width)
+        largest = max(largest, number)
+        symbol = min(number, tables.multi)
+        node = tables.node[symbol]
+        nodes[i] = node
+        symbols[c] = symbol
+        c += node == COMPOSITE
+    return BAD_SYMBOL if largest > tables.multi else OK, c
 
 
 @hot
 def _state(symbol: int, low: int, high: int) -> int:
     """Return the state of a sibling: 0 low class, 1 high class, else 2."""
-    return 0 if symbol == low else 1 if symbol == high else 2
+    return 2 - 2 * (symbol == low) - (symbol == high)
 
 
 @kernel
 def _unpack_cells(
     data: NDArray[np.uint8],
-    symbols: int,
+    at: int,
     packed: int,
     shape: Shape,
-    labels: NDArray[np.integer],
-    pairs: NDArray[np.int64],
-    values: NDArray[np.integer],
-    above_kinds: NDArray[np.int32],
-    above_contexts: NDArray[np.uint8],
+    tables: Tables,
+    parents: NDArray[np.uint32],
+    orders: NDArray[np.uint8],
     nodes: NDArray[np.integer],
     firsts: NDArray[np.int32],
-    kinds: NDArray[np.int32],
+    symbols: NDArray[np.uint32],
     contexts: NDArray[np.uint8],
 ) -> tuple[int, int]:
     """Read a level that is neither the coarsest nor the pixels; return (status, number of composites).
 
-    ``symbols`` and ``packed`` say where its streams begin; ``values`` (num_pairs, 2) holds class ids. ``firsts``
-    takes the number of composites before the children of each parent.
+    ``at`` and ``packed`` say where its streams begin; ``parents`` and ``orders`` are the symbols and contexts of the
+    level above. ``firsts`` takes the number of composites before the children of each parent.
     """
-    width, multi = shape.symbol_width, shape.num_labels + shape.num_pairs
+    width, num_labels = shape.symbol_width, shape.num_labels
     c = 0
-    for i in range(above_kinds.shape[0]):
-        kind = above_kinds[i]
+    for i in range(parents.shape[0]):
+        parent = parents[i]
         firsts[i] = c
-        if kind != MULTI:
-            if data[packed] >= NUM_CODES:
-                return BAD_PLACE, 0
-            code = CODE_AT[above_contexts[i], data[packed]]
+        if parent != tables.multi:
+            place = _byte(data, packed)
             packed += 1
-            low = values[kind, 0]
-            mixed = low ^ values[kind, 1]
-            child_contexts = CHILD_CONTEXTS[code]
-            for j in range(4):
-                nodes[4 * i + j] = low ^ (mixed & HIGH[code, j]) | SPLIT[code, j]
-                kinds[c + j] = kind
-                contexts[c + j] = child_contexts >> 8 * j
+            if place >= NUM_CODES:
+                return BAD_PLACE, 0
+            code = CODE_AT[orders[i], np.uint8(place)]
+            put_split(nodes, 4 * i, tables.low_node[parent], tables.high_node[parent], DIGITS[code])
+            splat(symbols, c, parent)
+            put_word(contexts, c, CHILD_CONTEXTS[code])
             c += NUM_SPLIT[code]
             continue
         for j in range(4):
-            symbol = _number(data, symbols + j * width, width)
-            if symbol < shape.num_labels:
-                nodes[4 * i + j] = labels[symbol]
+            symbol = _number(data, at + j * width, width)
+            if symbol < num_labels:
+                nodes[4 * i + j] = tables.node[symbol]
                 continue
-            if symbol > multi:
+            if symbol > tables.multi:
                 return BAD_SYMBOL, 0
             nodes[4 * i + j] = COMPOSITE
-            kinds[c] = MULTI
-            if symbol < multi:
-                kinds[c] = symbol - shape.num_labels
-                low, high = pairs[kinds[c], 0], pairs[kinds[c], 1]
-                beside = _state(_number(data, symbols + (j ^ 1) * width, width), low, high)
-                below = _state(_number(data, symbols + (j ^ 2) * width, width), low, high)
+            symbols[c] = symbol
+            if symbol < tables.multi:
+                low, high = tables.low[symbol], tables.high[symbol]
+                beside = _state(_number(data, at + (j ^ 1) * width, width), low, high)
+                below = _state(_number(data, at + (j ^ 2) * width, width), low, high)
                 contexts[c] = beside + 3 * below + 9 * j
             c += 1
-        symbols += 4 * width
+        at += 4 * width
     return OK, c
 
 
 @kernel
 def _unpack_pixels(
     data: NDArray[np.uint8],
-    symbols: int,
+    at: int,
     packed: int,
     shape: Shape,
-    labels: NDArray[np.integer],
-    values: NDArray[np.integer],
-    kinds: NDArray[np.int32],
-    contexts: NDArray[np.uint8],
+    tables: Tables,
+    parents: NDArray[np.uint32],
+    orders: NDArray[np.uint8],
     nodes: NDArray[np.integer],
 ) -> int:
     """Read level 0; arguments as `_unpack_cells`. Returns a status."""
     width = shape.index_width
     nibble = 2 * packed
-    for i in range(kinds.shape[0]):
-        kind = kinds[i]
-        if kind != MULTI:
-            split = 16 * contexts[i] + (data[nibble >> 1] >> 4 * (nibble & 1) & 15)
+    for i in range(parents.shape[0]):
+        parent = parents[i]
+        if parent != tables.multi:
+            place = _byte(data, nibble >> 1) >> 4 * (nibble & 1) & 15
             nibble += 1
-            low = values[kind, 0]
-            mixed = low ^ values[kind, 1]
-            for j in range(4):
-                nodes[4 * i + j] = low ^ (mixed & PIXEL_HIGH[split, j])
+            digits = PIXEL_DIGITS[orders[i], np.uint8(place)]
+            put_split(nodes, 4 * i, tables.low_node[parent], tables.high_node[parent], digits)
             continue
         for j in range(4):
-            index = _number(data, symbols, width)
+            index = _number(data, at, width)
             if index >= shape.num_labels:
                 return BAD_SYMBOL
-            nodes[4 * i + j] = labels[index]
-            symbols += width
+            nodes[4 * i + j] = tables.node[index]
+            at += width
     return BAD_BITS if nibble & 1 and data[nibble >> 1] >> 4 else OK
 
 
