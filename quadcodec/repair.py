@@ -24,7 +24,8 @@ from .masks import read_mask
 from .record import decode_tree, encode, record_length
 from .seal import ATTRIBUTES, array_checksum, attributes_checksum, record_checksum
 from .shard import pack_shard, read_shard, shard_path
-from .store import array_checksums, open_store, read_columns, store_attributes, stored_plan
+from .store import array_checksums, open_store, read_columns, store_attributes, stored_plan, stored_tables
+from .tables import Tables
 from .validate import Finding, validate
 
 __all__ = ["Repair", "accept", "repair"]
@@ -55,6 +56,8 @@ class _Store:
     sound: frozenset[str]
     """Arrays whose checksums fit."""
     count: int
+    tables: Tables | None
+    """The store's own, where the labels' metadata can be read."""
     source: Path | None
 
     def shard(self, shard: int) -> Path:
@@ -120,13 +123,14 @@ def accept(path: str | Path) -> None:
 def _check_shard(path: Path, shard: int, info: StoreInfo, columns: Columns, sizes: NDArray[np.uint32]) -> None:
     """Raise CorruptRecordError if a record of a shard is damaged or does not fit the store."""
     part = slice(shard * info.shard_size, (shard + 1) * info.shard_size)
+    tables = stored_tables(path)
     records = read_shard(shard_path(path, shard), info.shard_size)
     for name, size, record in zip(columns.name[part], sizes[part].tolist(), records, strict=False):
         if record is None:
             continue
         what = f"{path}: record {name!r}"
         try:
-            tree = decode_tree(record)
+            tree = decode_tree(record, tables=tables)
         except FormatError as error:
             raise CorruptRecordError(f"{what}: {error}. Mend it with 'quadcodec repair' first") from error
         if ([tree.height, tree.width], tree.levels) != (size, info.levels):
@@ -162,7 +166,10 @@ def _look(path: Path, source: Path | None) -> _Store:
     with suppress(OSError, ValueError):
         if _checksum(path, "labels", None) == written.get("labels"):
             sound.add("labels")
-    return _Store(path, attributes, info, columns, frozenset(sound), counts.pop(), source)
+    tables = None
+    with suppress(StoreError):
+        tables = stored_tables(path)
+    return _Store(path, attributes, info, columns, frozenset(sound), counts.pop(), tables, source)
 
 
 def _strings(values: NDArray[Any]) -> Any:
@@ -226,11 +233,19 @@ def _is_damaged(store: _Store, shard: int) -> bool:
     if records is None:
         return True
     if "index/checksum" not in store.sound:
-        return False
+        return not all(record is None or _decodes(store, record) for record in records)
     expected = store.columns["checksum"][store.images(shard)].tolist()
     if [0 if r is None else record_checksum(r) for r in records] != expected:
         return True
     return pack_shard(records, store.info.shard_size) != store.shard(shard).read_bytes()
+
+
+def _decodes(store: _Store, record: bytes) -> bool:
+    try:
+        decode_tree(record, tables=store.tables)
+    except FormatError:
+        return False
+    return True
 
 
 def _slots(store: _Store, shard: int) -> list[bytes | None] | None:
@@ -243,19 +258,19 @@ def _slots(store: _Store, shard: int) -> list[bytes | None] | None:
 
 def _records(store: _Store, shard: int) -> list[bytes | None]:
     """Return the records of a damaged shard, by its index and by a search for their heads."""
-    return [*(_slots(store, shard) or ()), *_scan(store.shard(shard))]
+    return [*(_slots(store, shard) or ()), *_scan(store, shard)]
 
 
-def _scan(file: Path) -> list[bytes]:
-    """Return all that looks like a record in a file, in its order."""
+def _scan(store: _Store, shard: int) -> list[bytes]:
+    """Return all that looks like a record in a shard's file, in its order."""
     try:
-        data = file.read_bytes()
+        data = store.shard(shard).read_bytes()
     except OSError:
         return []
     found, at = [], data.find(_MAGIC)
     while at >= 0:
         try:
-            length = record_length(data[at:])
+            length = record_length(data[at:], tables=store.tables)
             found.append(data[at : at + length])
         except FormatError:
             length = len(_MAGIC)
@@ -274,9 +289,15 @@ def _find(store: _Store, image: int, pool: Mapping[int, bytes]) -> bytes | None:
 
 
 def _in_order(store: _Store, shard: int) -> list[bytes | None]:
-    """Return a shard's records where no checksum says which they are: all in one row, or all from their sources."""
-    images, found = store.images(shard), _scan(store.shard(shard))
-    return list(found) if len(found) == len(images) else [_encode(store, image) for image in images]
+    """Return a shard's records where no checksum says which they are: those that decode, the rest made again."""
+    images, found = store.images(shard), _slots(store, shard)
+    if found is None:
+        scanned = _scan(store, shard)
+        found = [*scanned] if len(scanned) == len(images) else [_LOST] * len(images)
+    return [
+        record if record is None or _decodes(store, record) else _encode(store, image)
+        for image, record in zip(images, found, strict=True)
+    ]
 
 
 def _encode(store: _Store, image: int) -> bytes:
@@ -288,7 +309,8 @@ def _encode(store: _Store, image: int) -> bytes:
     if file is None:
         return _LOST
     try:
-        return encode(read_mask(file, colors=colors), levels=store.info.levels, profile=store.info.profile)
+        mask = read_mask(file, colors=colors)
+        return encode(mask, levels=store.info.levels, profile=store.info.profile, tables=store.tables)
     except MaskError:
         return _LOST
 
@@ -306,7 +328,7 @@ def _mend_metadata(store: _Store, layout: str) -> list[str]:
         for dtype in (np.uint8, np.uint16):
             if scratch.exists():
                 remove_store(scratch)
-            create(scratch, store.info, columns, values["size"], np.dtype(dtype))
+            create(scratch, store.info, columns, values["size"], np.dtype(dtype), tables=store.tables)
             write_checksums(scratch, values["checksum"])
             sums = array_checksums(scratch, columns, values["size"], values["checksum"])
             if sums["labels"] == written["labels"]:

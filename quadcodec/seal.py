@@ -1,8 +1,7 @@
 """Checksums over what a store says of itself: they show edits, flipped bits, a stale index (docs/format.md, section 5).
 
-All are CRC-32 as zlib, gzip and PNG have it. CRC-32C, which guards the parts of a record, would not do for whole
-ones: over bytes that end in their own CRC-32C it is the same for all bytes, so the head of a record, which ends
-so, would not count.
+All are CRC-32 as zlib, gzip and PNG have it. CRC-32C would not do for records: their parts end in their own CRC-32C,
+and over such parts it is the same whatever they hold.
 """
 
 from __future__ import annotations

@@ -334,7 +334,12 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, Any]:
         index: Any = zarr.open_group(str(where), mode="r")
         for name in names:
             where = path / "index" / name
-            values[name] = index[name][...]
+            array = index[name]
+            rest = (2,) if name == "size" else ()
+            numbers = name in ("size", "checksum")
+            if array.ndim != 1 + len(rest) or array.shape[1:] != rest or (array.dtype == np.uint32) != numbers:
+                raise ValueError(f"found {array.dtype} of shape {array.shape}")
+            values[name] = array[...]
     except Exception as error:  # as in _attributes
         raise StoreError(f"{where}: cannot be read ({error}). Run 'quadcodec validate'") from error
     return values

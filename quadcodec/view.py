@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import MaskError
+from .files import below
 from .quadtree import LinearQuadtree
 from .render import COMPOSITE_COLOR, COVERED_COLOR, class_colors, draw_level, draw_mask, draw_tree, leaf_share
 from .sheet import LegendEntry, Panel, arrange, lay_out
@@ -120,9 +121,12 @@ def _read_photo(store: LabelStore, index: int, root: Path | None, size: tuple[in
     image = store.columns.image[index]
     if not image:
         return None
-    if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
-        raise MaskError(f"{store.path}: photo {image!r} leads out of the image root. Run 'quadcodec validate'")
-    path = (root or Path(store.info.image_root)) / image
+    folder = root or Path(store.info.image_root)
+    path = below(folder, image)
+    if path is None:
+        raise MaskError(
+            f"{store.path}: photo {image!r} leads out of the image root {folder}. Use photos that lie below it"
+        )
     try:
         with Image.open(path) as photo:
             return np.asarray(photo.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))

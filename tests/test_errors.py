@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from unittest import mock
@@ -15,29 +16,33 @@ from PIL import Image
 
 import quadcodec
 from quadcodec import convert as convert_module
-from quadcodec import small
+from quadcodec import entropy, small
+from quadcodec.bench import sample
 from quadcodec.build import create, finish, write_shard
 from quadcodec.convert import check_target, convert, plan_conversion
 from quadcodec.errors import QuadcodecError
 from quadcodec.export import export_masks
+from quadcodec.fast import read_layout
 from quadcodec.files import exclusive, new_folder
 from quadcodec.info import Columns, StoreInfo
 from quadcodec.manifest import detect_manifest, find_masks, load_manifest
 from quadcodec.masks import image_size, read_mask, write_mask
-from quadcodec.render import overlay, write_picture
+from quadcodec.render import overlay, show_picture, write_picture
 from quadcodec.repair import accept, repair
+from quadcodec.report import check_report, read_bench
 from quadcodec.scenes import write_scenes
 from quadcodec.shard import EMPTY, shard_path
 from quadcodec.stats import stats
 from quadcodec.store import open_store
-from quadcodec.tables import Tables, untrained
+from quadcodec.tables import NUM_STATES, NUM_WEIGHTS, Tables
 from quadcodec.tables import pack as pack_tables
+from quadcodec.view import _read_photo
 
 from .conftest import blocks
 from .crash_harness import masks
 from .errors_table import messages, rows
 from .test_convert import die
-from .test_corrupt import _FIXED, SAMPLES, reseal
+from .test_corrupt import SAMPLES, record_of, reseal
 from .test_repair import edit
 
 SECTIONS = ("Masks", "Data sets", "Writing stores", "Reading stores", "Records")
@@ -73,9 +78,18 @@ def many(t, kind):
     return t / f"a.{kind}"
 
 
+def without_display():
+    with mock.patch.dict(os.environ, clear=True):
+        show_picture(RGB, "title")
+
+
+def without_viewer():
+    with mock.patch.dict(os.environ, DISPLAY=":0"), mock.patch("PIL.ImageShow.show", return_value=False):
+        show_picture(RGB, "title")
+
+
 def wide_png(t):
     import struct
-    import zlib
 
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
     return file(t, b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr)))
@@ -120,6 +134,10 @@ MASKS = {
     "Resize one of them to the other": lambda t: overlay(RGB, GREY[:2]),
     "pictures are written as PNG": lambda t: write_picture(t / "a.jpg", RGB),
     "Choose another name or use --overwrite": lambda t: write_picture(png(t, RGB), RGB),
+    "no display here": lambda t: without_display(),
+    "no viewer of pictures": lambda t: without_viewer(),
+    "a report is written as HTML": lambda t: check_report(t / "a.txt", overwrite=False),
+    "is no result of a benchmark": lambda t: read_bench(file(t, b"{}", "bench.json")),
 }
 
 
@@ -185,6 +203,8 @@ DATA = {
     "this photo has no mask": lambda t: plan_conversion(photo_without_mask(t)),
     "no mask can be read": lambda t: plan_conversion(file(t, b"").parent, skip_bad=True),
     "Mend the pair or move it away": lambda t: plan_conversion(photo_of_another_size(t)),
+    "found no mask, expected one at least": lambda t: sample._sample("d", "d", (), lambda i: GREY, 1.0),
+    "names no training classes": lambda t: stats(one(t).path, classes=["train"]),
     "expected at least one scene": lambda t: write_scenes(t / "s", 0, (9, 9), 0),
     "Ask for a smaller size": lambda t: write_scenes(t / "s", 1, (2**20, 2**20), 0),
     "expected a whole number from 0 on": lambda t: write_scenes(t / "s", 1, (9, 9), -1),
@@ -361,6 +381,7 @@ READING = {
     "labels: a record of": lambda t: other_record(
         t, np.zeros((99, 99), np.uint8), lambda p: zarr.open(str(p))["labels"][0]
     ),
+    "leads out of the image root": lambda t: _read_photo(one(t, images=["../a", "", ""]), 0, t, (4, 4)),
     "leads out of the folder. Run": lambda t: export_masks(one(t, names=["../a", "b", "c"]), t / "png"),
 }
 
@@ -371,27 +392,19 @@ def flipped_record(at):
     quadcodec.decode(bytes(record))
 
 
-def resealed(edits=(), header=None):
-    quadcodec.decode(reseal(quadcodec.encode(SAMPLES["blocks"]), edits, header))
+def resealed(*edits, header=None):
+    quadcodec.decode(reseal(record_of("blocks", "raw"), edits, header))
 
 
-def with_stage(index, stage, data):
-    """Decode a record one of whose parts claims another entropy stage."""
-    from quadcodec.fast import _SECTION, read_layout
-
-    record = bytearray(reseal(quadcodec.encode(SAMPLES["blocks"]), [(index, data)]))
-    read_layout(bytes(record))
-    at = _FIXED.size + index * _SECTION.size
-    _, nbytes, crc = _SECTION.unpack_from(record, at)
-    _SECTION.pack_into(record, at, stage, nbytes, crc)
-    end = _FIXED.size + 7 * _SECTION.size
-    record[end : end + 4] = google_crc32c.value(bytes(record[:end])).to_bytes(4, "little")
-    quadcodec.decode(bytes(record))
+def first_section(change):
+    record = record_of("blocks", "raw")
+    section = read_layout(record).sections[0]
+    resealed((0, 0, change(record[section.offset : section.offset + section.nbytes])))
 
 
 def foreign_tables(t):
-    levels = np.full(len(untrained().states), 20)
-    own = Tables.from_bytes(pack_tables(levels, np.ones_like(levels), untrained().weights))
+    levels = np.full(NUM_STATES, 20)
+    own = Tables.from_bytes(pack_tables(levels, np.ones_like(levels), np.full(2 * NUM_WEIGHTS, 40000)))
     mask = np.tri(90, 70, dtype=np.uint8)
     small.decode(small.encode(mask, tables=own), 90, 70, np.uint8)
 
@@ -401,24 +414,20 @@ RECORDS = {
     "encoder writes": lambda t: resealed(header=(3, 77)),
     "It is not a quadcodec record": lambda t: quadcodec.decode(bytes(99)),
     "record holds": lambda t: quadcodec.decode(b"QDTR"),
-    "record ends after": lambda t: quadcodec.decode(quadcodec.encode(SAMPLES["blocks"])[:-1]),
-    "entropy stage": lambda t: with_stage(0, 9, bytes(5)),
-    "section holds": lambda t: resealed([(1, bytes(99))]),
-    "zstd frame": lambda t: with_stage(1, 1, zstandard.ZstdCompressor().compress(bytes(10**5))),
-    "class tables: a pair": lambda t: resealed([(0, bytes(pair_bytes()))]),
+    "record ends after": lambda t: quadcodec.decode(record_of("blocks")[:-1]),
+    "entropy stage": lambda t: entropy.decompress(9, b"", 0),
+    "section holds": lambda t: entropy.decompress(entropy.STORED, b"", 1),
+    "zstd frame": lambda t: resealed((1, 1, b"no frame")),
+    "section declares": lambda t: resealed((1, 1, zstandard.ZstdCompressor().compress(bytes(10**5)))),
+    "another length than its content": lambda t: first_section(lambda data: data[:-1]),
+    "two label indices": lambda t: first_section(lambda data: bytes(len(data))),
     "head gives": lambda t: small.decode(bytes([0, 1]), 9, 9, np.uint8),
     "head holds a number": lambda t: small.decode(bytes([0, 255, 255, 255, 255, 255, 255]), 9, 9, np.uint8),
     "needs the tables with checksum": foreign_tables,
     "tables: no zlib stream": lambda t: Tables.from_bytes(b"text"),
-    "tables: found": lambda t: Tables.from_bytes(__import__("zlib").compress(b"short")),
+    "tables: no base64 text": lambda t: Tables.from_text("?"),
+    "tables: found": lambda t: Tables.from_bytes(zlib.compress(b"short")),
 }
-
-
-def pair_bytes():
-    from quadcodec.fast import read_layout
-
-    layout = read_layout(quadcodec.encode(SAMPLES["blocks"]))
-    return layout.num_labels + 2 * layout.num_pairs
 
 
 CASES = MASKS | DATA | WRITING | READING | RECORDS

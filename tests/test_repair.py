@@ -111,6 +111,22 @@ def test_what_is_damaged_gets_its_bytes_back(made, path, what):
     assert names in (["out.zarr"], ["out.zarr", "out.zarr.damaged"])
 
 
+def test_a_store_with_tables_of_its_own(made, tmp_path):
+    path = tmp_path / "out.zarr"
+    convert(plan_conversion(made / "masks", profile="small", own_tables=True), path)
+    before = tree(path)
+    flip(shard_path(path, 0), 30)
+    flip(shard_path(path, 2), -9)
+    shutil.rmtree(path / "index" / "checksum")
+    result = repair(path, source=made / "masks")
+    assert (result.findings, tree(path)) == ((), before)
+    edit(path / "labels" / "zarr.json", lambda d: d.update(fill_value=9))
+    assert repair(path).findings == ()
+    edit(path / "zarr.json", lambda d: d["attributes"]["quadcodec"].update(void=[7]))
+    accept(path)
+    assert validate(path, deep=True) == []
+
+
 def test_what_cannot_be_proved_is_left_alone_and_named(made, path, tmp_path):
     flip(shard_path(path, 1), 700)
     flip(shard_path(path, 2), -9)

@@ -156,6 +156,16 @@ def test_edited_metadata_and_a_stale_index(described, tmp_path):
         kept.rename(described / "index" / name)
 
 
+@pytest.mark.parametrize(("name", "shape"), [("size", [66, 0]), ("size", [66, 3]), ("name", []), ("name", [66, 1])])
+def test_a_column_of_another_shape_is_named(described, name, shape):
+    grid = {"name": "regular", "configuration": {"chunk_shape": [max(1, side) for side in shape]}}
+    change = {"shape": shape, "chunk_grid": grid, "dimension_names": None}
+    edit(described / "index" / name / "zarr.json", lambda d: d.update(change))
+    (finding,) = validate(described)
+    assert finding.where == f"{described}/index/{name}"
+    assert finding.found.startswith("cannot be read (")
+
+
 def flip(store, shard, at):
     path = shard_path(store.path, shard)
     data = bytearray(path.read_bytes())
