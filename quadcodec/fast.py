@@ -80,16 +80,26 @@ def encode(tree: LinearQuadtree, *, compress: bool = True) -> bytes:
     ------
     MaskError : the tree splits a uniform cell.
     """
-    num_labels, num_pairs, raws = pack_sections(tree)
+    packed = pack_sections(tree)
     header = Header(FAST, tree.levels, 8 * tree.mask_dtype.itemsize, tree.height, tree.width)
-    stored = [entropy.compress(raw) if compress else (entropy.STORED, raw) for raw in raws]
-    head = header.to_bytes() + _varint(num_labels) + _varint(num_pairs)
+    stored = [entropy.compress(raw) if compress else (entropy.STORED, raw) for raw in packed.sections]
+    head = header.to_bytes() + _varint(packed.num_labels) + _varint(packed.num_pairs)
     head += b"".join(_varint(2 * len(data) + stage) for stage, data in stored)
     return b"".join((head, _checksum(head), *(data + _checksum(data) for _, data in stored if data)))
 
 
-def pack_sections(tree: LinearQuadtree) -> tuple[int, int, list[bytes]]:
-    """Return the numbers of labels and pairs of a tree and its sections before the entropy stage.
+class Packed(NamedTuple):
+    """Hold a tree as sections before the entropy stage."""
+
+    num_labels: int
+    num_pairs: int
+    multis: tuple[int, ...]
+    """Number of multi composites of each level from 1 on, coarse to fine."""
+    sections: tuple[bytes, ...]
+
+
+def pack_sections(tree: LinearQuadtree) -> Packed:
+    """Return the sections of a tree, wherever its image lies on the canvas.
 
     Raises
     ------
@@ -117,12 +127,13 @@ def pack_sections(tree: LinearQuadtree) -> tuple[int, int, list[bytes]]:
     pack.pack_symbols(tree.level(top), pairs[top], index_of, table, symbols)
     coarse = [labels.astype(tree.mask_dtype.newbyteorder("<")), halves, symbols.astype(symbol_type)]
     sections = [coarse]
+    multis = []
     contexts = np.full(len(pairs[top]), codes.ALONE, np.uint8)
     for level in range(top - 1, -1, -1):
         parents, parent_contexts = pairs[level + 1], contexts
-        multi = int(np.count_nonzero(parents == MULTI))
-        symbols = np.empty(4 * multi, np.uint32)
-        single = len(parents) - multi
+        multis.append(int(np.count_nonzero(parents == MULTI)))
+        symbols = np.empty(4 * multis[-1], np.uint32)
+        single = len(parents) - multis[-1]
         packed = np.zeros(single if level else (single + 1) // 2, np.uint8)
         if level == 0:
             pack.pack_pixels(tree.level(0), parents, parent_contexts, index_of, symbols, packed)
@@ -134,7 +145,8 @@ def pack_sections(tree: LinearQuadtree) -> tuple[int, int, list[bytes]]:
         if level < COARSE:
             sections.append([])
         sections[-1] += [symbols.astype(symbol_type if level else index_type), packed]
-    return len(labels), len(table), [b"".join(part.tobytes() for part in section) for section in sections]
+    joined = tuple(b"".join(part.tobytes() for part in section) for section in sections)
+    return Packed(len(labels), len(table), tuple(multis), joined)
 
 
 def _paired_by_symbol(tree: LinearQuadtree, pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
-"""Label trees of a batch as one tensor: pinned and moved as a whole, read level by level, never a raster."""
+"""Label trees of a batch as packed bytes: pinned and moved as a whole, unpacked where they are read, never a raster."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
@@ -12,7 +13,11 @@ import torch
 from torch import Tensor
 
 from qgn.sparse.frontier import COMPOSITE_CHANNEL, IGNORE_INDEX
-from quadcodec.pyramid import COMPOSITE, OUTSIDE
+from quadcodec.fast import pack_sections
+from quadcodec.pyramid import OUTSIDE
+from quadcodec.quadtree import LinearQuadtree
+
+from .unpack import Canvas, Packing, unpack
 
 VOID = 255
 """Class of unlabelled cells in a tree that is remapped to training classes."""
@@ -33,18 +38,18 @@ class Tree(Protocol):
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """The label trees of a batch, level by level, as targets.
+    """The label trees of a batch: packed bytes that become targets, level by level, on the device they are read on.
 
     Attributes
     ----------
-    targets_n
-        (n,) int16 on any device: the nodes of all levels, coarse to fine, and within a level image by image.
-        0 is composite, c + 1 is class c, IGNORE_INDEX is void or outside the image.
+    data_n
+        (n,) uint8 on any device: the trees as the sections of one record of the fast profile, without entropy
+        stage: the images' coarsest grids one below the other.
     boxes_b4
         (B, 4) int64 on the same device: first row and column of each image in its canvas, and the row and
         column after its last.
-    counts
-        Nodes of each level, coarse to fine.
+    packing
+        Lengths of the streams in ``data_n``.
     grid
         Batch size, rows and columns of the coarsest level. Images with a smaller canvas are padded to it at
         the bottom and right with cells outside the image.
@@ -54,9 +59,9 @@ class LabelBatch:
         Row and column of each image's first pixel in its canvas.
     """
 
-    targets_n: Tensor
+    data_n: Tensor
     boxes_b4: Tensor
-    counts: tuple[int, ...]
+    packing: Packing
     grid: tuple[int, int, int]
     sizes: tuple[tuple[int, int], ...]
     origins: tuple[tuple[int, int], ...]
@@ -70,29 +75,37 @@ class LabelBatch:
         ValueError
             There is no tree, or the trees differ in their number of levels.
         """
-        if len({tree.levels for tree in trees}) != 1:
-            found = ", ".join(map(str, sorted({tree.levels for tree in trees}))) or "none"
-            raise ValueError(f"a batch needs trees of one number of levels, found {found}")
-        levels = trees[0].levels
-        grid = (len(trees), max(tree.grid[0] for tree in trees), max(tree.grid[1] for tree in trees))
-        top = np.full(grid, OUTSIDE, np.int16)
-        for tree, cells in zip(trees, top, strict=True):
-            rows, cols = tree.grid
-            cells[:rows, :cols] = tree.level(levels - 1).reshape(rows, cols)
-        per_level = [top.ravel()]
-        for level in range(levels - 2, -1, -1):
-            per_level.append(np.concatenate([tree.level(level) for tree in trees]))
+        forest, grid = stack(trees, np.dtype(np.int16))
+        packed = pack_sections(forest)
         sizes = tuple((int(tree.height), int(tree.width)) for tree in trees)
         origins = tuple((int(tree.origin[0]), int(tree.origin[1])) for tree in trees)
         boxes = [(y, x, y + h, x + w) for (y, x), (h, w) in zip(origins, sizes, strict=True)]
         return cls(
-            targets_n=torch.from_numpy(_targets(np.concatenate(per_level))),
+            data_n=torch.frombuffer(bytearray(b"".join(packed.sections)), dtype=torch.uint8),
             boxes_b4=torch.tensor(boxes),
-            counts=tuple(len(values) for values in per_level),
+            packing=Packing.of(packed, forest),
             grid=grid,
             sizes=sizes,
             origins=origins,
         )
+
+    @cached_property
+    def targets_n(self) -> Tensor:
+        """The nodes of all levels, coarse to fine, and within a level image by image, (n,) int16.
+
+        0 is composite, c + 1 is class c, IGNORE_INDEX is void or outside the image.
+        """
+        canvas = Canvas(self.grid, self.boxes_b4) if self.padded else None
+        labels_k, levels = unpack(self.data_n, self.packing, canvas)
+        target_s = labels_k.new_full((self.packing.outside + 1,), COMPOSITE_CHANNEL)
+        target_s[: len(labels_k)] = torch.where(labels_k == VOID, IGNORE_INDEX, labels_k + 1)
+        target_s[self.packing.outside] = IGNORE_INDEX
+        return target_s.short()[torch.cat(levels)]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Nodes of each level, coarse to fine."""
+        return self.packing.counts
 
     @property
     def levels(self) -> int:
@@ -118,19 +131,36 @@ class LabelBatch:
 
     def pin_memory(self) -> LabelBatch:
         """Return the batch in page-locked memory; a DataLoader calls this by name."""
-        return replace(self, targets_n=self.targets_n.pin_memory(), boxes_b4=self.boxes_b4.pin_memory())
+        return replace(self, data_n=self.data_n.pin_memory(), boxes_b4=self.boxes_b4.pin_memory())
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> LabelBatch:
-        """Return the batch on a device."""
+        """Return the batch on a device: the packed bytes travel."""
         return replace(
             self,
-            targets_n=self.targets_n.to(device, non_blocking=non_blocking),
+            data_n=self.data_n.to(device, non_blocking=non_blocking),
             boxes_b4=self.boxes_b4.to(device, non_blocking=non_blocking),
         )
 
 
-def _targets(values_n: np.ndarray) -> np.ndarray:
-    """Return node values as targets, (n,) int16."""
-    targets_n = values_n.astype(np.int16) + np.int16(COMPOSITE_CHANNEL - COMPOSITE)
-    targets_n[(values_n == VOID) | (values_n == OUTSIDE)] = IGNORE_INDEX
-    return targets_n
+def stack(trees: Sequence[Tree], dtype: np.dtype) -> tuple[LinearQuadtree, tuple[int, int, int]]:
+    """Return trees as one, their coarsest grids one below the other, and the grid of `LabelBatch`.
+
+    Nodes are of ``dtype``; smaller canvases are padded with cells OUTSIDE. Errors as `LabelBatch.from_trees`.
+    """
+    if len({tree.levels for tree in trees}) != 1:
+        found = ", ".join(map(str, sorted({tree.levels for tree in trees}))) or "none"
+        raise ValueError(f"a batch needs trees of one number of levels, found {found}")
+    levels = trees[0].levels
+    grid = (len(trees), max(tree.grid[0] for tree in trees), max(tree.grid[1] for tree in trees))
+    top = np.full(grid, OUTSIDE, dtype)
+    for tree, cells in zip(trees, top, strict=True):
+        rows, cols = tree.grid
+        cells[:rows, :cols] = tree.level(levels - 1).reshape(rows, cols)
+    parts, counts = [top.ravel()], [top.size]
+    for level in range(levels - 2, -1, -1):
+        nodes = [tree.level(level) for tree in trees]
+        parts += nodes
+        counts.append(sum(map(len, nodes)))
+    side = 1 << (levels - 1)
+    nodes_n = np.concatenate(parts).astype(dtype, copy=False)
+    return LinearQuadtree(nodes_n, tuple(reversed(counts)), grid[0] * grid[1] * side, grid[2] * side), grid
