@@ -12,10 +12,11 @@ import pytest
 
 import quadcodec
 from quadcodec import convert as module
-from quadcodec.build import clear_replaced, is_label_store, remove_store
+from quadcodec.build import clear_replaced, create, is_label_store, remove_store
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.errors import StoreError
 from quadcodec.files import beside, exclusive, write_atomic
+from quadcodec.info import Columns, StoreInfo
 from quadcodec.store import partial_path
 
 from .conftest import blocks
@@ -162,3 +163,18 @@ def test_everything_is_synced_before_a_store_gets_its_name(tmp_path, monkeypatch
         if file not in (Path("zarr.json"), Path("labels/c/0/0/0")):  # synced under their temporary names
             assert partial / file in before, file
     assert synced[tmp_path] is True  # and then its name
+
+
+def test_the_description_gets_to_the_disk_after_all_that_it_describes(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    partial, one = tmp_path / "out.zarr.partial", np.array([[4, 4]], np.uint32)
+    columns = Columns(("a",), ("all",), ("a",), ("",), ("png:L",))
+    create(partial, StoreInfo(dataset="d", splits=("all",)), columns, one, np.dtype(np.uint8))
+    last = synced.index(partial / f".zarr.json.{os.getpid()}.partial")
+    assert {p for p in partial.rglob("*") if p.name != "zarr.json" or p.parent != partial} <= set(synced[:last])

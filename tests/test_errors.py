@@ -27,6 +27,7 @@ from quadcodec.files import exclusive, new_folder
 from quadcodec.info import Columns, StoreInfo
 from quadcodec.manifest import detect_manifest, find_masks, load_manifest
 from quadcodec.masks import image_size, read_mask, write_mask
+from quadcodec.ngff import add_levels, check_levels, stored_levels
 from quadcodec.render import overlay, show_picture, write_picture
 from quadcodec.repair import accept, repair
 from quadcodec.report import check_report, read_bench
@@ -308,6 +309,8 @@ WRITING = {
     "Choose a folder that is new or empty": lambda t: export_masks(one(t), t),
     "cannot be replaced as a whole": into_current,
     "quadcodec did not make it": lambda t: (os.mkdir(t / "png.partial"), export_masks(one(t), t / "png")),  # noqa: PTH102
+    "expected different ones of 0..": lambda t: check_levels([5, 5], 6, "out.zarr"),
+    "lacks levels": lambda t: (add_levels(one(t).path, [5]), add_levels(t / "out.zarr", [4])),
     "has begun anew. Run one at a time": begun_anew,
 }
 
@@ -357,6 +360,13 @@ def nothing_sound(t):
     repair(path)
 
 
+def unsaid_levels(t):
+    store = one(t)
+    (store.path / "pyramid").mkdir()
+    (store.path / "pyramid" / "zarr.json").write_text("{}")
+    stored_levels(store)
+
+
 READING = {
     "found nothing here": lambda t: open_store(t / "none.zarr"),
     "found no zarr v3 group": lambda t: open_store(t),
@@ -381,6 +391,7 @@ READING = {
     "labels: a record of": lambda t: other_record(
         t, np.zeros((99, 99), np.uint8), lambda p: zarr.open(str(p))["labels"][0]
     ),
+    "does not say which levels there are": unsaid_levels,
     "leads out of the image root": lambda t: _read_photo(one(t, images=["../a", "", ""]), 0, t, (4, 4)),
     "leads out of the folder. Run": lambda t: export_masks(one(t, names=["../a", "b", "c"]), t / "png"),
 }
