@@ -27,6 +27,7 @@ from quadcodec.files import exclusive, new_folder
 from quadcodec.info import Columns, StoreInfo
 from quadcodec.manifest import detect_manifest, find_masks, load_manifest
 from quadcodec.masks import image_size, read_mask, write_mask
+from quadcodec.ngff import add_levels, stored_levels
 from quadcodec.render import overlay, show_picture, write_picture
 from quadcodec.repair import accept, repair
 from quadcodec.report import check_report, read_bench
@@ -301,6 +302,8 @@ WRITING = {
     "was not written (": lambda t: one(file(t, b"")),
     "are missing. Convert again with --resume": finish_without_a_shard,
     "Move it away, then run again with --resume": appeared,
+    "expected different ones of": lambda t: add_levels(one(t).path, [6]),
+    "lacks levels": lambda t: (add_levels(one(t).path, [5]), add_levels(t / "out.zarr", [5, 3])),
     "Choose another name or delete it": lambda t: one(t) and one(t),
     "no masks to write": lambda t: quadcodec.write(t / "out.zarr", []),
     "expected the same number of each": lambda t: one(t, names=["a"]),
@@ -370,6 +373,10 @@ READING = {
     "the index does not fit the labels": lambda t: shorter(t, "size", open_store),
     "its columns differ in length": lambda t: shorter(t, "name", open_store),
     "cannot be read (": lambda t: (shard_path(one(t).path, 0).unlink(), open_store(t / "out.zarr")[0]),
+    "does not say which levels there are": lambda t: (
+        (one(t).path / "pyramid").mkdir(),
+        stored_levels(open_store(t / "out.zarr")),
+    ),
     "the shard's index is damaged": lambda t: damaged_shard(t, lambda d: d[:-1] + bytes([d[-1] ^ 1])),
     "points beyond its end": lambda t: damaged_shard(t, beyond_its_end),
     "does not exist, expected": lambda t: one(t).indices("none"),
