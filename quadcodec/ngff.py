@@ -203,7 +203,7 @@ def add_levels(path: Path, levels: Sequence[int]) -> None:
 
     Raises
     ------
-    StoreError : other levels lie there, or the disk refuses.
+    StoreError : no such levels, other levels lie there, or the disk refuses.
     """
     folder = path / "pyramid"
     missing = [level for level in levels if not (folder / str(level)).exists()]
@@ -211,9 +211,11 @@ def add_levels(path: Path, levels: Sequence[int]) -> None:
         return
     if folder.exists():
         raise StoreError(f"{folder}: lacks levels {missing}. Delete this folder, then run again with --resume")
+    store = open_store(path)
+    check_levels(levels, store.info.levels, str(path))
     try:
         with new_folder(folder) as partial:
-            Levels(open_store(path), partial, tuple(levels)).write()
+            Levels(store, partial, tuple(levels)).write()
     except QuadcodecError as error:
         raise type(error)(f"{error} (all masks are in {path}: add its levels with --resume)") from error
 
