@@ -334,8 +334,11 @@ def _class_table(store: LabelStore, label: str, rows: Sequence[StatsRow]) -> str
 def _class_colors(store: LabelStore, *, train: bool) -> Callable[[int], str]:
     """Return what gives a class its colour: a training class has that of the first raw id that is trained as it."""
     colors = class_colors(store.palette)
-    first = {c.train_id: c.id for c in reversed(store.classes)}
-    return lambda label: _hex(colors[(first.get(label, 0) if train else label) % len(colors)])
+    if not train:
+        return lambda label: _hex(colors[label % len(colors)])
+    first = {c.train_id: colors[c.id % len(colors)] for c in reversed(store.classes)}
+    ignored = class_colors(np.zeros((1, 3)))[0]
+    return lambda label: _hex(first.get(label, ignored))
 
 
 def _speed(bench: Bench) -> str:

@@ -20,7 +20,7 @@ from .strategies import masks
 from .test_cli import fails, invoke
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(masks(70), st.sampled_from(["fast", "small"]), st.integers(2, 7))
 def test_parts_are_the_record_and_counts_those_of_the_mask(mask, profile, levels):
     record = encode(mask, levels=levels, profile=profile)

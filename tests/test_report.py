@@ -125,6 +125,10 @@ def test_training_classes_stand_beside_raw_ids(cityscapes, tmp_path):
         name = f"cityscapes {row.split}" + (", training classes" if row.classes == "train" else "")
         (cells,) = [cells for cells in page.cells if cells and cells[0] == name]
         assert cells[2:9] == [f"{v:.2f}" for v in (*row.percent.values(), row.leaf_ratio_percent)]
+    colors = [a["style"] for t, a in page.tags if a.get("class") == "swatch"]
+    rows_of = [cells[0] for cells in page.cells if len(cells) == 3 and cells[2].endswith("%")]
+    swatches = dict(zip(rows_of, colors[-len(rows_of) :], strict=True))
+    assert swatches["ignored"] == "background:#42424e"
     ignored = sum(row.class_pixels[-1] for row in rows if row.classes == "train")
     assert ["ignored", "", f"{100 * ignored / (3 * 50 * 70 + 2 * 40 * 90):.3f} %"] in page.cells
 
