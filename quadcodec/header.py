@@ -10,9 +10,19 @@ import numpy as np
 from .errors import CorruptRecordError, UnsupportedVersionError
 from .pyramid import MAX_LEVELS, MAX_SIDE, MIN_LEVELS
 
-__all__ = ["FAST", "FORMAT_VERSION", "HEADER_NBYTES", "MAX_PIXELS", "PROFILES", "SMALL", "Header", "read_header"]
+__all__ = [
+    "FAST",
+    "FORMAT_VERSION",
+    "HEADER_NBYTES",
+    "MAX_PIXELS",
+    "PROFILES",
+    "SMALL",
+    "Header",
+    "check_version",
+    "read_header",
+]
 
-FORMAT_VERSION = 0
+FORMAT_VERSION = 1
 MAGIC = b"QDTR"
 FAST, SMALL = 0, 1
 PROFILES = {"fast": FAST, "raw": FAST, "small": SMALL}
@@ -56,12 +66,24 @@ class Header(NamedTuple):
         return _STRUCT.pack(MAGIC, FORMAT_VERSION, *fields)
 
 
+def check_version(version: object, what: str) -> None:
+    """Raise UnsupportedVersionError unless this software reads what was written in a format version."""
+    if version == 0:
+        raise UnsupportedVersionError(
+            f"{what}: found format version {version!r}, it came before version 1. Convert the masks again"
+        )
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise UnsupportedVersionError(
+            f"{what}: found format version {version!r}, expected 1..{FORMAT_VERSION}. Update quadcodec"
+        )
+
+
 def read_header(record: bytes) -> Header:
     """Return the header of a record; its checksum is the profile's to check.
 
     Raises
     ------
-    UnsupportedVersionError : the record's format version is newer than this software.
+    UnsupportedVersionError : the record has another format version than this software reads.
     CorruptRecordError : the bytes are no header that an encoder writes.
     """
     if len(record) < _STRUCT.size:
@@ -69,10 +91,7 @@ def read_header(record: bytes) -> Header:
     magic, version, profile, levels, bits, height, width = _STRUCT.unpack_from(record)
     if magic != MAGIC:
         raise CorruptRecordError(f"record starts with {magic!r}, expected {MAGIC!r}. It is not a quadcodec record")
-    if version != FORMAT_VERSION:
-        raise UnsupportedVersionError(
-            f"record has format version {version}, this software reads {FORMAT_VERSION}. Update quadcodec"
-        )
+    check_version(version, "record")
     header = Header(profile, levels, bits, height, width)
     sides = min(height, width) >= 1 and max(height, width) <= MAX_SIDE
     if (

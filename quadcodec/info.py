@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from .errors import StoreError, UnsupportedVersionError
-from .header import FORMAT_VERSION, PROFILES
+from .errors import StoreError
+from .header import FORMAT_VERSION, PROFILES, check_version
 
 __all__ = ["COLUMNS", "ClassInfo", "Columns", "Problem", "StoreInfo"]
 
@@ -62,11 +62,7 @@ class StoreInfo:
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], where: str) -> StoreInfo:
         """Read the attributes of the store ``where``; raise StoreError or UnsupportedVersionError."""
-        version = attributes.get("format_version")
-        if type(version) is not int or not 0 <= version <= FORMAT_VERSION:
-            raise UnsupportedVersionError(
-                f"{where}: format version {version!r}, this software reads up to {FORMAT_VERSION}. Update quadcodec"
-            )
+        check_version(attributes.get("format_version"), where)
         known = {member.name for member in fields(cls)}
         values = {k: v for k, v in attributes.items() if k in known}
         try:

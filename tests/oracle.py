@@ -73,7 +73,7 @@ def read_varint(data, at):
 def read_sections(record):
     """Sections 2 and 3: return (levels, bits, height, width, K, P, raw sections)."""
     magic, version, profile, levels, bits, height, width = struct.unpack_from("<4s4B2I", record)
-    assert (magic, version, profile) == (b"QDTR", 0, 0)
+    assert (magic, version, profile) == (b"QDTR", 1, 0)
     numbers, at = [], 16
     for _ in range(2 + min(3, levels - 1) + 1):
         value, at = read_varint(record, at)

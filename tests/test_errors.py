@@ -386,6 +386,7 @@ READING = {
     "is in several splits": lambda t: one(t, names=["a"] * 3, splits=["x", "y", "z"]).find("a"),
     "holds no image": lambda t: (edited(t, accept, splits=["all", "val"]), stats(t / "out.zarr")),
     "Update quadcodec": lambda t: edited(t, format_version=99),
+    "it came before version 1": lambda t: edited(t, format_version=0),
     "the index says": lambda t: other_record(t, GREY, lambda p: open_store(p)[0]),
     "the store says": lambda t: other_record(t, blocks(0, 9, 12), lambda p: open_store(p).quadtree(0), levels=3),
     "labels: a record of": lambda t: other_record(

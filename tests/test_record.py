@@ -159,7 +159,9 @@ def test_a_tree_that_splits_a_uniform_cell_is_refused():
 def test_a_newer_version_is_refused_by_name():
     record = bytearray(encode(np.zeros((3, 3), np.uint8)))
     record[4] = 9
-    with pytest.raises(UnsupportedVersionError, match=r"version 9, this software reads 0\. Update quadcodec"):
+    with pytest.raises(
+        UnsupportedVersionError, match=r"record: found format version 9, expected 1\.\.1\. Update quadcodec"
+    ):
         decode(bytes(record))
 
 
