@@ -9,6 +9,7 @@ import zarr
 from click.testing import CliRunner
 
 import quadcodec
+from quadcodec.repair import accept
 from quadcodec.store import ClassInfo
 from quadcodec_cli import qgn_eval, qgn_predict, qgn_train
 from quadcodec_cli.errors import run
@@ -152,6 +153,7 @@ def test_ids_that_nothing_explains_end_in_one_line(painted, tmp_path, monkeypatc
                             image_root=painted.info.image_root, classes=classes)  # fmt: skip
     group = zarr.open_group(str(named.path), mode="r+")
     group.attrs["quadcodec"] = {**group.attrs["quadcodec"], "train_classes": ["road"]}
+    accept(named.path)
     code, _, err = invoke(qgn_train, "--labels", named.path, monkeypatch=monkeypatch)
     assert code == 1
     assert len(err.splitlines()) == 1
