@@ -68,7 +68,7 @@ def create(
     canvas = (int(sizes[:, 0].max()), int(sizes[:, 1].max()))
     attributes = {**info.to_attributes(), "complete": False, "replaces": replaces}
     try:
-        group = zarr.create_group(str(path), attributes={"quadcodec": {"complete": False}})
+        group = zarr.create_group(str(path), attributes={"quadcodec": {"complete": False, "replaces": replaces}})
         group.create_array(
             "labels",
             shape=(len(columns), *canvas),

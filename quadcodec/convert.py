@@ -269,14 +269,16 @@ def convert(
             plan = _check_same_plan(plan, target, skip_bad)
             add_levels(target, pyramid)
             return _report(plan, target)
+        replaces = overwrite or _replaces(partial)
         if resume and _is_begun(partial):
             plan = _check_same_plan(plan, partial, skip_bad)
-            replaces, tables = bool(store_attributes(partial).get("replaces")), stored_tables(partial)
+            tables = stored_tables(partial)
             for leftover in partial.rglob("*.partial"):
                 leftover.unlink()
         else:
-            replaces = overwrite
             restore_replaced(target)
+            if target.exists() and not replaces:  # a kill came before anything said that it may be replaced
+                raise StoreError(f"{target}: exists already. Choose another name, or replace it with --overwrite")
             tables = _train_tables(plan, skip_bad) if plan.own_tables else None
             _begin(plan, partial, tables, replaces)
         while problems := _run_or_keep(plan, partial, tables, skip_bad, executor, progress):
@@ -286,6 +288,14 @@ def convert(
         finish(partial, target)
         add_levels(target, pyramid)
         return _report(plan, target)
+
+
+def _replaces(partial: Path) -> bool:
+    """Whether an earlier run was told to replace a store."""
+    try:
+        return bool(store_attributes(partial).get("replaces"))
+    except StoreError:
+        return False
 
 
 def _begin(plan: Plan, partial: Path, tables: Tables | None, replaces: bool) -> None:

@@ -57,7 +57,7 @@ def test_a_golden_store_opens(version, tmp_path):
 def test_the_plain_python_reader_of_the_documents_agrees(name):
     folder = GOLDEN / f"v{FORMAT_VERSION}"
     mask = _load(FORMAT_VERSION)[name]
-    assert oracle.decode((folder / f"{name}-fast.qdtr").read_bytes()) == mask.tolist()
+    assert oracle.decode((folder / f"{name}-fast.qdtr").read_bytes())[1] == mask.tolist()
     payload = (folder / f"{name}-small.qdtr").read_bytes()[SMALL_START:]
     assert oracle_small.decode(payload, *mask.shape, mask.itemsize, oracle_small.shipped_tables()) == mask.tolist()
 
