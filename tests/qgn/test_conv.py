@@ -1,4 +1,4 @@
-"""The submanifold convolution, by every backend."""
+"""The submanifold convolution, by every backend, and the layers around it against plain torch."""
 
 import sys
 import types
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as fn
 from torch.nn.functional import conv2d
 
 from qgn.errors import TrainingError
@@ -14,6 +15,8 @@ from qgn.sparse import backends, im2col
 from qgn.sparse.backends import load_backend
 from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3, subm_conv
 from qgn.sparse.frontier import root_nodes
+from qgn.sparse.fused import linear, norm_relu, norm_relu_conv
+from qgn.sparse.recompute import recomputed
 from qgn.sparse.sites import select_sites
 
 from .helpers import random_descent
@@ -196,3 +199,82 @@ def test_batch_norm_of_too_few_rows_uses_running_statistics(rows):
     torch.testing.assert_close(y, norm.eval()(x))
     assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
     assert x.grad.isfinite().all()
+
+
+def plain_norm_relu(x, norm):
+    return fn.relu(norm(x))
+
+
+def agree(mine, theirs, inputs, tolerance=1e-10):
+    """Compare values and gradients of two functions of the same inputs."""
+    results = []
+    for function in (mine, theirs):
+        y = function()
+        upstream = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+        results.append((y.detach(), *torch.autograd.grad(y, inputs, upstream)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("share", [0.02, 0.7])
+def test_layers_that_save_less_compute_the_same(share, training):
+    torch.manual_seed(1)
+    *_, sites = levels_of(share, seed=3)
+    norms = [SiteBatchNorm(4).double().train(training) for _ in range(2)]
+    for norm in norms:
+        norm.weight.data = torch.tensor([0.5, -1.0, 1.5, 2.0], dtype=torch.float64)
+        norm.bias.data = torch.linspace(-1, 1, 4, dtype=torch.float64)
+        norm.running_mean += 0.3
+        norm.running_var *= 2
+    norms[1].weight, norms[1].bias = norms[0].weight, norms[0].bias
+    conv = SubMConv3x3(4, 5).double()
+    x = torch.randn(len(sites), 4, dtype=torch.float64, requires_grad=True)
+    inputs = (x, norms[0].weight, norms[0].bias)
+    agree(lambda: norm_relu(x, norms[0]), lambda: plain_norm_relu(x, norms[1]), inputs)
+    agree(
+        lambda: norm_relu_conv(x, norms[0], conv, sites),
+        lambda: conv(plain_norm_relu(x, norms[1]), sites),
+        (*inputs, conv.weight),
+    )
+    for one, other in zip(norms[0].buffers(), norms[1].buffers(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert int(norms[0].num_batches_tracked) == (2 if training and len(sites) > 1 else 0)
+
+
+def test_rows_are_gathered_as_they_are_multiplied():
+    x = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    row = torch.tensor([7, 2, 5])
+    agree(lambda: linear(x, weight, row), lambda: x[row] @ weight.T, (x, weight))
+    agree(lambda: linear(x, weight), lambda: x @ weight.T, (x, weight))
+    assert torch.autograd.gradcheck(lambda x, weight: linear(x, weight, row), (x, weight))
+
+
+@pytest.mark.parametrize("of", ["norm_relu", "norm_relu_conv", "linear"])
+def test_only_the_input_is_saved(of):
+    *_, sites = levels_of(0.7)
+    norm, conv = SiteBatchNorm(4), SubMConv3x3(4, 4)
+    x = torch.randn(2 * len(sites), 4, requires_grad=True)
+    layer = {
+        "norm_relu": lambda: norm_relu(x[: len(sites)], norm),
+        "norm_relu_conv": lambda: norm_relu_conv(x[: len(sites)], norm, conv, sites),
+        "linear": lambda: linear(x, norm.weight[None], sites.node_m),
+    }[of]
+    saved = []
+
+    def keep(tensor):
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer()
+    rows = [tensor for tensor in saved if tensor.is_floating_point() and tensor.numel() > conv.weight.numel()]
+    assert [tensor.data_ptr() for tensor in rows] == [x.data_ptr()]
+
+
+def test_recomputing_keeps_running_statistics():
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 3), SiteBatchNorm(3)).double()
+    x = torch.randn(8, 3, dtype=torch.float64, requires_grad=True)
+    agree(lambda: recomputed(layer, [layer], x), lambda: layer(x), (x, *layer.parameters()))
+    assert int(layer[1].num_batches_tracked) == 2
