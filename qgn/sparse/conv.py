@@ -18,26 +18,27 @@ from .sites import Sites
 
 
 class _Convolution(torch.autograd.Function):
-    """A backend's convolution. Saves the input and the weight; the structure belongs to the tree."""
+    """A backend's convolution. Saves the input and the weight as it is; the structure belongs to the tree."""
 
     @staticmethod
     def forward(ctx: Any, x_ni: Tensor, weight_9io: Tensor, sites: Sites, backend: Backend) -> Tensor:
         ctx.save_for_backward(x_ni, weight_9io)
         ctx.sites, ctx.backend = sites, backend
-        return backend.forward(x_ni, weight_9io, sites)
+        return backend.forward(x_ni, weight_9io.to(x_ni.dtype), sites)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_no: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x_ni, weight_9io = ctx.saved_tensors
-        grads = ctx.backend.gradients(x_ni, dy_no.contiguous(), weight_9io, ctx.sites, ctx.needs_input_grad[:2])
+        wants = ctx.needs_input_grad[:2]
+        grads = ctx.backend.gradients(x_ni, dy_no.contiguous(), weight_9io.to(x_ni.dtype), ctx.sites, wants)
         return *grads, None, None
 
 
 def subm_conv(x_ni: Tensor, weight_oi33: Tensor, sites: Sites, *, backend: str = "native") -> Tensor:
     """Convolve the active sites of a level; cells that are not active count as zero, and stay so.
 
-    Under autocast it runs, like a dense convolution, in the autocast type.
+    It runs in the rows' type, or under autocast, like a dense convolution, in the autocast type.
 
     Parameters
     ----------
@@ -62,22 +63,20 @@ def subm_conv(x_ni: Tensor, weight_oi33: Tensor, sites: Sites, *, backend: str =
     TrainingError
         The backend is not installed.
     """
-    x_ni, weight_9io = operands(x_ni, weight_oi33)
-    return _Convolution.apply(x_ni, weight_9io, sites, load_backend(backend))
+    x_ni = x_ni.to(compute_type(x_ni))
+    return _Convolution.apply(x_ni, by_place(weight_oi33), sites, load_backend(backend))
 
 
-def operands(x_ni: Tensor, weight_oi33: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows, and the weight as (9, i, o), in the autocast type where there is one."""
-    x_ni, weight_oi33 = autocast(x_ni.device, x_ni, weight_oi33)
+def by_place(weight_oi33: Tensor) -> Tensor:
+    """Return a weight as (9, i, o)."""
     o, i = weight_oi33.shape[:2]
-    return x_ni, weight_oi33.permute(2, 3, 1, 0).reshape(9, i, o)
+    return weight_oi33.permute(2, 3, 1, 0).reshape(9, i, o)
 
 
-def autocast(device: torch.device, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return tensors in the device's autocast type, or as they are where there is none."""
-    if not torch.is_autocast_enabled(device.type):
-        return tensors
-    return tuple(tensor.to(torch.get_autocast_dtype(device.type)) for tensor in tensors)
+def compute_type(x_ni: Tensor) -> torch.dtype:
+    """Return the autocast type where there is one, else the tensor's own."""
+    device = x_ni.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ni.dtype
 
 
 class SubMConv3x3(nn.Module):

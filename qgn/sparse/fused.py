@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .backends import Backend, load_backend
-from .conv import SiteBatchNorm, SubMConv3x3, autocast, operands
+from .conv import SiteBatchNorm, SubMConv3x3, by_place, compute_type
 from .gemm import matmul
 from .sites import Sites
 
@@ -50,7 +50,8 @@ class _NormReluConv(torch.autograd.Function):
         backend: Backend,
     ) -> Tensor:
         ctx.sites, ctx.backend = sites, backend
-        return backend.forward(_normalise(ctx, norm, x_ni, gamma_i, beta_i, weight_9io), weight_9io, sites)
+        a_ni = _normalise(ctx, norm, x_ni, gamma_i, beta_i, weight_9io)
+        return backend.forward(a_ni, weight_9io.to(a_ni.dtype), sites)
 
     @staticmethod
     @once_differentiable
@@ -58,6 +59,7 @@ class _NormReluConv(torch.autograd.Function):
         *saved, weight_9io = ctx.saved_tensors
         a_ni = _normalise_again(*saved)
         wants = (True, ctx.needs_input_grad[3])
+        weight_9io = weight_9io.to(a_ni.dtype)
         da_ni, dw_9io = ctx.backend.gradients(a_ni, dy_no.contiguous(), weight_9io, ctx.sites, wants)
         return *_normalise_backward(ctx, saved, da_ni, a_ni), dw_9io, None, None, None
 
@@ -93,25 +95,25 @@ class _Linear(torch.autograd.Function):
     """A product of rows, which may be gathered first, with a weight. Saves what they are gathered from."""
 
     @staticmethod
-    def forward(ctx: Any, x_qi: Tensor, weight_oi: Tensor, row_n: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x_qi: Tensor, weight_oi: Tensor, row_n: Tensor | None, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(x_qi, weight_oi, row_n)
-        return matmul(_gather(x_qi, row_n, weight_oi.dtype), weight_oi.T)
+        return matmul(_gather(x_qi, row_n).to(dtype), weight_oi.to(dtype).T)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy_no: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, dy_no: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x_qi, weight_oi, row_n = ctx.saved_tensors
         dx_qi = dw_oi = None
         if ctx.needs_input_grad[0]:
-            dx_ni = matmul(dy_no, weight_oi).to(x_qi.dtype)
+            dx_ni = matmul(dy_no, weight_oi.to(dy_no.dtype)).to(x_qi.dtype)
             dx_qi = dx_ni if row_n is None else torch.zeros_like(x_qi).index_copy_(0, row_n, dx_ni)
         if ctx.needs_input_grad[1]:
-            dw_oi = matmul(dy_no.T, _gather(x_qi, row_n, weight_oi.dtype))
-        return dx_qi, dw_oi, None
+            dw_oi = matmul(dy_no.T, _gather(x_qi, row_n).to(dy_no.dtype))
+        return dx_qi, dw_oi, None, None
 
 
-def _gather(x_qi: Tensor, row_n: Tensor | None, dtype: torch.dtype) -> Tensor:
-    return (x_qi if row_n is None else x_qi.index_select(0, row_n)).to(dtype)
+def _gather(x_qi: Tensor, row_n: Tensor | None) -> Tensor:
+    return x_qi if row_n is None else x_qi.index_select(0, row_n)
 
 
 def norm_relu(x_nc: Tensor, norm: SiteBatchNorm) -> Tensor:
@@ -121,8 +123,9 @@ def norm_relu(x_nc: Tensor, norm: SiteBatchNorm) -> Tensor:
 
 def norm_relu_conv(x_ni: Tensor, norm: SiteBatchNorm, conv: SubMConv3x3, sites: Sites) -> Tensor:
     """Return `conv(relu(norm(x)), sites)`, (n, o); saves x alone."""
-    x_ni, weight_9io = operands(x_ni, conv.weight)
-    return _NormReluConv.apply(x_ni, norm.weight, norm.bias, weight_9io, norm, sites, load_backend(conv.backend))
+    x_ni = x_ni.to(compute_type(x_ni))
+    weight_9io, backend = by_place(conv.weight), load_backend(conv.backend)
+    return _NormReluConv.apply(x_ni, norm.weight, norm.bias, weight_9io, norm, sites, backend)
 
 
 def linear(x_qi: Tensor, weight_oi: Tensor, row_n: Tensor | None = None) -> Tensor:
@@ -137,5 +140,4 @@ def linear(x_qi: Tensor, weight_oi: Tensor, row_n: Tensor | None = None) -> Tens
     row_n
         (n,) int64, each row at most once.
     """
-    (weight_oi,) = autocast(x_qi.device, weight_oi)
-    return _Linear.apply(x_qi, weight_oi, row_n)
+    return _Linear.apply(x_qi, weight_oi, row_n, compute_type(x_qi))
