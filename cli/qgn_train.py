@@ -51,6 +51,11 @@ def main() -> None:
 @click.option("--val-fraction", default=0.1, type=click.FloatRange(0, 0.9), help="Set aside without a val split.")
 @click.option("--eval-every", type=click.IntRange(1), help="Steps between evaluations.  [default: half of --steps]")
 @click.option("--workers", default=1, type=click.IntRange(0), help="Processes that read data.")
+@click.option(
+    "--backend", default="native", type=click.Choice(["native", "spconv", "triton", "dense"]),
+    help="What computes the sparse convolutions.",
+)  # fmt: skip
+@click.option("--recompute", is_flag=True, help="Save memory: run each decoder level again in the backward pass.")
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
 def cli(
     labels: Path, images: Path | None, work_dir: Path | None, overwrite: bool, native: bool,
@@ -95,6 +100,7 @@ def cli(
 def describe(setup: Setup) -> str:
     """Return what is about to be trained: images, sizes, classes with their shares of pixels."""
     from qgn.data.classes import class_shares
+    from qgn.sparse.backends import load_backend
 
     config = setup.config
     shares = class_shares(setup.classes, setup.pixels)
@@ -108,5 +114,7 @@ def describe(setup: Setup) -> str:
         f"{len(images.train)} training images (split {images.train_split}), "
         f"{len(images.val)} validation images{f' (split {val})' if images.val else ''}{left_out}; {size}\n"
         f"{config.model}, width {config.width}, propagation {config.propagation}, {config.loss} loss, "
-        f"{config.optimizer}, on {config.device}"
+        f"{config.optimizer}, on {config.device}\n"
+        f"sparse convolutions: {config.backend} ({load_backend(config.backend).describe(config.device)})"
+        f"{', decoder levels recomputed in the backward pass' if config.recompute else ''}"
     )

@@ -30,6 +30,7 @@ class TrainConfig:
         third; 'poly' is (1 - step / steps) ** 0.9 (A.2 of the paper).
     steps, batch_size, seed : a run is a function of these and of the data.
     eval_every : steps between evaluations on the validation images, by predicted composites.
+    backend, recompute : how the decoder computes, as `qgn.models.decoder.Decoder`.
     device, workers : torch device; processes that read data.
     """
 
@@ -54,6 +55,8 @@ class TrainConfig:
     steps: int = 400
     seed: int = 0
     eval_every: int = 200
+    backend: str = "native"
+    recompute: bool = False
     device: str = "cpu"
     workers: int = 1
 

@@ -132,7 +132,9 @@ def train(
     config = setup.config
     work = Path(config.work_dir)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, len(setup.classes), width=config.width).to(config.device)
+    model = build_model(
+        config.model, len(setup.classes), width=config.width, backend=config.backend, recompute=config.recompute
+    ).to(config.device)
     criterion = QuadtreeLoss(config.loss, gamma=config.gamma).to(config.device)
     optimizer = build_optimizer(model, config)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config.schedule, step / config.steps))

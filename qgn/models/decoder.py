@@ -11,14 +11,18 @@ of its full grid, n visited nodes of a level, m active ones, k classes and the c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from qgn.sparse.backends import load_backend
 from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3
-from qgn.sparse.frontier import Labels, child_nodes, root_nodes
-from qgn.sparse.propagation import RULES
+from qgn.sparse.frontier import Labels, Nodes, child_nodes, root_nodes
+from qgn.sparse.fused import linear, norm_relu, norm_relu_conv
+from qgn.sparse.propagation import RULES, Rule
+from qgn.sparse.recompute import recomputed
 from qgn.sparse.sites import Sites, select_sites
 
 from .prediction import LevelPrediction, QuadtreePrediction
@@ -37,19 +41,20 @@ class ResidualUnit(nn.Module):
     The unit starts as its shortcut, so that features pass through the 19 units of a fresh decoder unchanged.
     """
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, *, backend: str = "native") -> None:
         super().__init__()
-        self.conv1 = SubMConv3x3(c_in, c_in)
+        self.conv1 = SubMConv3x3(c_in, c_in, backend=backend)
         self.bn1 = SiteBatchNorm(c_in)
-        self.conv2 = SubMConv3x3(c_in, c_out)
+        self.conv2 = SubMConv3x3(c_in, c_out, backend=backend)
         self.bn2 = SiteBatchNorm(c_out)
         nn.init.zeros_(self.bn2.weight)
         self.shortcut = None if c_in == c_out else Projection(c_in, c_out)
 
     def forward(self, x_mi: Tensor, sites: Sites) -> Tensor:
         shortcut_mo = x_mi if self.shortcut is None else self.shortcut(x_mi)
-        y_mi = F.relu(self.bn1(self.conv1(x_mi, sites)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y_mi, sites)) + shortcut_mo, inplace=True)
+        y_mi = self.conv1(x_mi, sites)
+        y_mo = norm_relu_conv(y_mi, self.bn1, self.conv2, sites)
+        return self.bn2(y_mo).add_(shortcut_mo).relu_()
 
 
 class Projection(nn.Module):
@@ -62,15 +67,23 @@ class Projection(nn.Module):
         self.bn = SiteBatchNorm(c_out)
 
     def forward(self, x_ni: Tensor) -> Tensor:
-        return self.bn(self.conv(x_ni))
+        return self.bn(linear(x_ni, self.conv.weight))
+
+
+class Skip(Projection):
+    """The encoder's features at some cells, projected and rectified."""
+
+    def forward(self, feats_qi: Tensor, cell_n: Tensor) -> Tensor:
+        return norm_relu(linear(feats_qi, self.conv.weight, cell_n), self.bn)
 
 
 class Block(nn.Module):
     """The residual units of one level; the last one changes the width."""
 
-    def __init__(self, c_in: int, c_out: int, units: int) -> None:
+    def __init__(self, c_in: int, c_out: int, units: int, *, backend: str = "native") -> None:
         super().__init__()
-        self.units = nn.ModuleList(ResidualUnit(c_in, c_in if unit < units - 1 else c_out) for unit in range(units))
+        widths = [c_in] * units + [c_out]
+        self.units = nn.ModuleList(ResidualUnit(*width, backend=backend) for width in pairwise(widths))
 
     def forward(self, x_mi: Tensor, sites: Sites) -> Tensor:
         for unit in self.units:
@@ -89,17 +102,35 @@ class Decoder(nn.Module):
         k; every prediction has one channel more, for composite cells.
     width
         Channels of the finest block, 64 in the paper.
+    backend
+        What computes the 3x3 convolutions, one of `qgn.sparse.backends.BACKENDS`.
+    recompute
+        Save no more than the features between levels for the backward pass, and run each level again there.
+
+    Raises
+    ------
+    ValueError, TrainingError
+        The backend is unknown, or not installed.
     """
 
-    def __init__(self, encoder_channels: Sequence[int], num_classes: int, *, width: int = 64) -> None:
+    def __init__(
+        self,
+        encoder_channels: Sequence[int],
+        num_classes: int,
+        *,
+        width: int = 64,
+        backend: str = "native",
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
+        load_backend(backend)
+        self.recompute = recompute
         channels = [width * times for times in CHANNELS]
         coarse_to_fine = list(reversed(encoder_channels))
-        self.skips = nn.ModuleList(
-            Projection(c_in, c_out) for c_in, c_out in zip(coarse_to_fine, channels[:-1], strict=True)
-        )
+        self.skips = nn.ModuleList(Skip(c_in, c_out) for c_in, c_out in zip(coarse_to_fine, channels[:-1], strict=True))
         self.blocks = nn.ModuleList(
-            Block(c_in, c_out, units) for (c_in, c_out), units in zip(pairwise(channels), UNITS, strict=True)
+            Block(c_in, c_out, units, backend=backend)
+            for (c_in, c_out), units in zip(pairwise(channels), UNITS, strict=True)
         )
         # The coarsest prediction reads the encoder itself, the others their level's sum with the skip.
         head_channels = [coarse_to_fine[0], *channels[1:-1]]
@@ -142,19 +173,40 @@ class Decoder(nn.Module):
         levels: list[LevelPrediction] = []
         for feats_bchw, skip, block, head in zip(reversed(features), self.skips, self.blocks, self.heads, strict=True):
             feats_qc = feats_bchw.permute(0, 2, 3, 1).flatten(0, 2)
-            if x_mc is None:
-                logits_nk = head(feats_qc)
-                sites = select_sites(nodes, rule(nodes, logits_nk), None)
-                x_mc = F.relu(skip(feats_qc.index_select(0, sites.node_m)), inplace=True)
+            level = partial(_level, skip, block, head, rule, nodes, sites)
+            if self.recompute and torch.is_grad_enabled():
+                logits_nk, sites, x_mc = recomputed(level, (skip, block), feats_qc, x_mc)
             else:
-                skip_nc = F.relu(skip(feats_qc.index_select(0, nodes.cell_n)), inplace=True)
-                x_nc = (x_mc[:, None] + skip_nc.unflatten(0, (-1, 4))).flatten(0, 1)
-                logits_nk = head(x_nc)
-                sites = select_sites(nodes, rule(nodes, logits_nk), sites)
-                x_mc = x_nc.index_select(0, sites.node_m)
+                logits_nk, sites, x_mc = level(feats_qc, x_mc)
             levels.append(LevelPrediction(nodes, logits_nk, sites))
-            x_mc = block(x_mc, sites)
             nodes = child_nodes(nodes, sites, labels)
         logits_nk = self.pixel_head(x_mc).unflatten(1, (4, -1)).flatten(0, 1)
         levels.append(LevelPrediction(nodes, logits_nk, None))
         return QuadtreePrediction(tuple(reversed(levels)))
+
+
+def _level(
+    skip: Skip,
+    block: Block,
+    head: nn.Linear,
+    rule: Rule,
+    nodes: Nodes,
+    parents: Sites | None,
+    feats_qc: Tensor,
+    parents_mc: Tensor | None,
+) -> tuple[Tensor, Sites, Tensor]:
+    """Run one level: upsampling, skip, prediction, and the block on the cells that go on.
+
+    Returns
+    -------
+    Logits of the nodes (n, k + 1), the sites, and their features after the block (m, o).
+    """
+    if parents_mc is None:
+        logits_nk = head(feats_qc)
+        sites = select_sites(nodes, rule(nodes, logits_nk), None)
+        return logits_nk, sites, block(skip(feats_qc, sites.cell_m), sites)
+    skip_nc = skip(feats_qc, nodes.cell_n)
+    x_nc = (parents_mc[:, None] + skip_nc.unflatten(0, (-1, 4))).flatten(0, 1)
+    logits_nk = head(x_nc)
+    sites = select_sites(nodes, rule(nodes, logits_nk), parents)
+    return logits_nk, sites, block(x_nc.index_select(0, sites.node_m), sites)

@@ -30,12 +30,16 @@ class QGN(nn.Module):
         Number of classes without the composite one.
     width
         Channels of the first encoder stage and the finest decoder block, 64 in the paper.
+    backend, recompute
+        As `Decoder`.
     """
 
-    def __init__(self, depth: int, num_classes: int, *, width: int = 64) -> None:
+    def __init__(
+        self, depth: int, num_classes: int, *, width: int = 64, backend: str = "native", recompute: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = ResNet(depth, width=width)
-        self.decoder = Decoder(self.encoder.channels, num_classes, width=width)
+        self.decoder = Decoder(self.encoder.channels, num_classes, width=width, backend=backend, recompute=recompute)
 
     def forward(self, images_bchw: Tensor, labels: Labels | None = None, propagation: str = "pc") -> QuadtreePrediction:
         """Predict a batch.

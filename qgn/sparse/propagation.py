@@ -30,7 +30,8 @@ def _predicted_composite(nodes: Nodes, logits_nk: Tensor) -> Tensor:  # noqa: AR
     return logits_nk.argmax(1) == COMPOSITE_CHANNEL
 
 
-RULES: dict[str, Callable[[Nodes, Tensor], Tensor]] = {
+Rule = Callable[[Nodes, Tensor], Tensor]
+RULES: dict[str, Rule] = {
     "all": _all,
     "gtc": _ground_truth_composite,
     "pc": _predicted_composite,

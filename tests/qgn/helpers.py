@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
+from qgn.sparse.frontier import child_nodes, root_nodes
+from qgn.sparse.sites import select_sites
 from quadcodec.pyramid import COMPOSITE, OUTSIDE
 
 VOID = 255
@@ -65,3 +68,14 @@ def blobs(rng: np.random.Generator, height: int, width: int, classes: int, count
         inside = (np.hypot(y - cy, x - cx) if shape % 2 else np.maximum(abs(y - cy), abs(x - cx))) < radius
         mask[inside] = value
     return mask
+
+
+def random_descent(share, *, seed=0, grid=(2, 2, 3), labels=None):
+    """Yield (nodes, sites) of levels 5..1 with a random share of active cells."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes, sites = root_nodes(grid, 5, labels=labels), None
+    for _ in range(5):
+        sites = select_sites(nodes, torch.rand(len(nodes), generator=generator) < share, sites)
+        yield nodes, sites
+        nodes = child_nodes(nodes, sites, labels)
+    yield nodes, None

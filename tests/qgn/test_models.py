@@ -112,13 +112,16 @@ def true_composites(trees):
     return masks
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("scheme", ["gtc", "all", "pc"])
-def test_sparse_equals_dense_masked(scheme):
+def test_sparse_equals_dense_masked(scheme, recompute):
     trees, labels, images = batch_of_two()
     sparse = double_model()
     dense = deepcopy(sparse)
-    prediction = sparse(images, labels, scheme)
-    expected = DenseMasked(dense.decoder, scheme, true_composites(trees))(dense.encoder(images))
+    sparse.decoder.recompute = recompute
+    features = [[maps.detach().requires_grad_() for maps in model.encoder(images)] for model in (sparse, dense)]
+    prediction = sparse.decoder(features[0], labels, scheme)
+    expected = DenseMasked(dense.decoder, scheme, true_composites(trees))(features[1])
     losses = [0.0, 0.0]
     for level, (mine, (logits, visited, active)) in enumerate(zip(prediction.levels, expected, strict=True)):
         image, y, x = mine.nodes.positions()
@@ -134,9 +137,14 @@ def test_sparse_equals_dense_masked(scheme):
         losses = [losses[0] + (mine.logits_nk * upstream).sum(), losses[1] + (wanted * upstream).sum()]
     for loss in losses:
         loss.backward()
-    for (name, mine), theirs in zip(sparse.named_parameters(), dense.parameters(), strict=True):
+    names, mine = zip(*sparse.decoder.named_parameters(), strict=True)
+    pairs = zip((*mine, *features[0]), (*dense.decoder.parameters(), *features[1]), strict=True)
+    for name, (mine, theirs) in zip((*names, *(f"features {i}" for i in range(5))), pairs, strict=True):
         assert theirs.grad.abs().max() > 0, name
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-7, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
+        scale = theirs.grad.abs().max()
+        torch.testing.assert_close(
+            mine.grad / scale, theirs.grad / scale, rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}"
+        )
     buffers = dict(dense.named_buffers())
     for name, mine in sparse.named_buffers():
         torch.testing.assert_close(mine, buffers[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
@@ -283,6 +291,42 @@ def test_loss_falls_on_one_batch(scheme):
 def test_same_seed_gives_the_same_loss():
     assert train(3) == train(3)
     assert train(1, seed=1) != train(1)
+
+
+def loss_and_gradients(decoder, forward, dtype):
+    """Return the loss of a batch and all gradients in one vector; forward returns logits and targets."""
+    decoder = deepcopy(decoder)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        logits, targets = forward(decoder)
+    loss = QuadtreeLoss()([level.float() for level in logits], targets).total
+    loss.backward()
+    return loss.detach(), torch.cat([parameter.grad.flatten() for parameter in decoder.parameters()])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_as_a_dense_decoder_does(dtype):
+    trees, labels, images = batch_of_two()
+    model = double_model(width=8).float()
+    features = [maps.detach() for maps in model.encoder(images.float())]
+
+    def sparse(decoder):
+        prediction = decoder(features, labels, "gtc")
+        return prediction.logits, prediction.targets
+
+    def dense(decoder):
+        nodes = [level.nodes for level in model.decoder(features, labels, "gtc").levels]
+        levels = DenseMasked(decoder, "gtc", [mask.float() for mask in true_composites(trees)])(features)
+        at = [nodes_of.positions() for nodes_of in nodes]
+        logits = [grid[image, :, y, x] for (grid, _, _), (image, y, x) in zip(levels, at, strict=True)]
+        return logits, [nodes_of.target_n for nodes_of in nodes]
+
+    loss, grads = loss_and_gradients(model.decoder, sparse, torch.float32)
+    errors = []
+    for forward in (sparse, dense):
+        half_loss, half_grads = loss_and_gradients(model.decoder, forward, dtype)
+        assert abs(half_loss - loss) < 1e-3 * loss
+        errors.append((half_grads - grads).norm())
+    assert errors[0] < 3 * errors[1]
 
 
 def test_decoder_of_the_paper_has_its_parameter_count():

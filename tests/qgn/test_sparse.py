@@ -1,4 +1,4 @@
-"""The frontier against brute force, and the submanifold convolution against a masked dense one."""
+"""The frontier and the neighbour tables against brute force."""
 
 import itertools
 
@@ -7,29 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import conv2d
 
 from qgn.data.batch import LabelBatch
-from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3, subm_conv3x3
 from qgn.sparse.frontier import IGNORE_INDEX, child_nodes, root_nodes
 from qgn.sparse.propagation import RULES
 from qgn.sparse.sites import pairs_on_device, select_sites, tables_on_device
 from quadcodec.pyramid import COMPOSITE, OUTSIDE
 
-from .helpers import VOID, blobs, plain_tree
+from .helpers import VOID, blobs, plain_tree, random_descent
 
 torch.set_num_threads(1)
-
-
-def random_descent(share, *, seed=0, grid=(2, 2, 3), labels=None):
-    """Yield (nodes, sites) of levels 5..1 with a random share of active cells."""
-    generator = torch.Generator().manual_seed(seed)
-    nodes, sites = root_nodes(grid, 5, labels=labels), None
-    for _ in range(5):
-        sites = select_sites(nodes, torch.rand(len(nodes), generator=generator) < share, sites)
-        yield nodes, sites
-        nodes = child_nodes(nodes, sites, labels)
-    yield nodes, None
 
 
 def cells_of(nodes, index):
@@ -165,88 +152,3 @@ def test_labels_of_another_grid_are_refused():
 def test_gtc_without_labels_is_refused():
     with pytest.raises(ValueError, match="pass labels"):
         RULES["gtc"](root_nodes((1, 1, 1), 5), torch.zeros(1, 3))
-
-
-def dense_conv(x_nc, weight, nodes, sites):
-    """Scatter rows to a dense grid, convolve, read the active cells back."""
-    batch, rows, cols = nodes.shape
-    image, y, x = (part[sites.node_m] for part in nodes.positions())
-    dense = x_nc.new_zeros(batch, rows, cols, x_nc.shape[1]).index_put((image, y, x), x_nc)
-    return conv2d(dense.permute(0, 3, 1, 2), weight, padding=1)[image, :, y, x]
-
-
-@pytest.mark.parametrize("share", [0.3, 0.7, 1.0])
-def test_convolution_and_gradients_equal_masked_dense(share):
-    torch.manual_seed(2)
-    for nodes, sites in random_descent(share, seed=4):
-        if sites is None:
-            break
-        x = torch.randn(len(sites), 3, dtype=torch.float64, requires_grad=True)
-        layer = SubMConv3x3(3, 5).double()
-        upstream = torch.randn(len(sites), 5, dtype=torch.float64)
-        grads = []
-        for y in (layer(x, sites), dense_conv(x, layer.weight, nodes, sites)):
-            grads.append((y.detach(), *torch.autograd.grad(y, (x, layer.weight), upstream)))
-        for sparse, dense in zip(*grads, strict=True):
-            torch.testing.assert_close(sparse, dense, rtol=1e-10, atol=1e-10)
-
-
-def test_convolution_passes_gradcheck():
-    *_, (_, sites) = (
-        level for level in random_descent(0.6, grid=(2, 1, 2)) if level[1] is not None and 0 < len(level[1]) < 12
-    )
-    x = torch.randn(len(sites), 2, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert sum(len(site_p) for site_p, _ in sites.pairs) > 0
-    assert torch.autograd.gradcheck(lambda x, w: subm_conv3x3(x, w, sites), (x, weight))
-    frozen = weight.detach()
-    assert torch.autograd.gradcheck(lambda x: subm_conv3x3(x, frozen, sites), (x,))
-
-
-def test_convolution_runs_in_the_autocast_type():
-    *_, (_, sites), _ = random_descent(0.8)
-    layer = SubMConv3x3(8, 8)
-    x = torch.randn(len(sites), 8, requires_grad=True)
-    results = []
-    for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            y = layer(x, sites)
-        assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
-        results.append((y.float(), *torch.autograd.grad(y.float().square().sum(), (x, layer.weight))))
-    for full, half in zip(*results, strict=True):
-        assert half.dtype == torch.float32
-        assert (half - full).norm() < 0.02 * full.norm()
-
-
-def test_convolution_of_no_site_has_a_zero_gradient():
-    nodes = root_nodes((1, 2, 2), 5)
-    sites = select_sites(nodes, torch.zeros(4, dtype=torch.bool), None)
-    layer = SubMConv3x3(4, 6)
-    y = layer(torch.empty(0, 4), sites)
-    y.sum().backward()
-    assert y.shape == (0, 6)
-    assert (layer.weight.grad == 0).all()
-
-
-def test_a_dense_layers_checkpoint_fits():
-    layer, dense = SubMConv3x3(4, 6), torch.nn.Conv2d(4, 6, 3, padding=1, bias=False)
-    layer.load_state_dict(dense.state_dict())
-    assert torch.equal(layer.weight, dense.weight)
-    nodes = root_nodes((1, 4, 5), 5)
-    sites = select_sites(nodes, torch.ones(20, dtype=torch.bool), None)
-    x = torch.randn(1, 4, 4, 5)
-    rows = layer(x.permute(0, 2, 3, 1).reshape(20, 4), sites)
-    torch.testing.assert_close(rows.view(1, 4, 5, 6).permute(0, 3, 1, 2), dense(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [0, 1])
-def test_batch_norm_of_too_few_rows_uses_running_statistics(rows):
-    norm = SiteBatchNorm(3)
-    norm(torch.randn(10, 3))
-    before = {name: value.clone() for name, value in norm.state_dict().items()}
-    x = torch.randn(rows, 3, requires_grad=True)
-    y = norm(x)
-    y.sum().backward()
-    torch.testing.assert_close(y, norm.eval()(x))
-    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
-    assert x.grad.isfinite().all()

@@ -1,0 +1,314 @@
+"""What the sparse decoder costs beside a dense one and one by spconv, measured in one run.
+
+Width, levels and units are those of Table 7; one thread; the features are random, the tree is a street's. Gradients
+of the encoder's features are part of every backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qgn.bench.dense import DenseDecoder
+from qgn.bench.measure import Cost, both_seconds, forward_seconds, saved_bytes, seconds
+from qgn.bench.trees import clustered, composite_shares, descend, mask_tree, scattered, street_tree
+from qgn.data.batch import LabelBatch
+from qgn.models.decoder import CHANNELS, LEVELS, UNITS, Block, Decoder
+from qgn.models.prediction import QuadtreePrediction
+from qgn.sparse.sites import Sites
+
+ENCODER = (128, 256, 512, 1024, 2048)
+"""Channels of a ResNet-50's features at strides 2 to 32."""
+CLASSES = 19
+WIDTH = 64
+SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+"""Composite cells of level 1, as shares of all its cells."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one figure and its target; value and holds are None where it cannot be measured here."""
+
+    metric: str
+    value: float | None
+    unit: str
+    target: str
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """Hold the seconds of the level-1 block, forward, on a share of its cells."""
+
+    share: float
+    sites: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Hold all that one run measured."""
+
+    tree: str
+    shares: tuple[float, ...]
+    costs: dict[str, Cost]
+    recomputed_bytes: dict[str, int]
+    table_s: dict[str, float]
+    curves: dict[str, tuple[Point, ...]]
+    dense_block_s: float
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON holds it."""
+        return asdict(self)
+
+
+def measure_decoder(mask: np.ndarray | None, size: tuple[int, int], runs: int, say: Callable[[str], Any]) -> Report:
+    """Measure everything.
+
+    Parameters
+    ----------
+    mask
+        (H, W) labels to take the tree of; without it, that of a generated street scene.
+    size
+        (H, W) of the generated scene, multiples of 32.
+    runs
+        Runs of each sparse figure, of which the shortest counts.
+    say
+        Told what is being measured.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tree, labels = "given mask", None if mask is None else mask_tree(mask)
+    if labels is None:
+        index, labels = street_tree(size)
+        tree = f"generated street scene {index}"
+    costs, recomputed, tables = {}, {}, {}
+    features = random_features(labels)
+    say("native")
+    costs["native"], recomputed["native"], sites = _native(features, labels, runs)
+    tables["native"] = _table_seconds(sites)
+    if _has_bf16():
+        say("native, bfloat16")
+        costs["native, bfloat16"] = _native(features, labels, runs, torch.bfloat16)[0]
+    spconv = _spconv(features, labels, sites, runs, say)
+    if spconv is not None:
+        costs["spconv"], tables["spconv"] = spconv
+    say("dense, channels last")
+    costs["All dense, channels last"], recomputed["dense"] = _dense(features, labels)
+    say("dense, NCHW")
+    features = [maps.detach().contiguous().requires_grad_() for maps in features]
+    costs["All dense, NCHW"], _ = _dense(features, labels)
+    del features
+    say("cost against composite cells")
+    shape = tuple(side * 2 ** (LEVELS - 2) for side in labels.grid[1:])
+    block = Block(WIDTH, WIDTH, UNITS[-1])
+    curves = {
+        name: tuple(_point(block, draw(shape, share), share, runs) for share in SHARES)
+        for name, draw in (("clustered", clustered), ("random", scattered))
+    }
+    dense_block = DenseDecoder(ENCODER, CLASSES, width=WIDTH).blocks[-1].to(memory_format=torch.channels_last)
+    maps = torch.randn(1, WIDTH, *shape).contiguous(memory_format=torch.channels_last)
+    dense_s = forward_seconds(lambda: dense_block(maps), 2)
+    report = Report(tree, composite_shares(labels), costs, recomputed, tables, curves, dense_s, ())
+    return replace(report, rows=tuple(_rows(report)))
+
+
+def random_features(labels: LabelBatch) -> list[Tensor]:
+    """Return features as an encoder would give them, channels last, that want gradients."""
+    batch, rows, cols = labels.grid
+    return [
+        torch.randn(batch, channels, rows * scale, cols * scale)
+        .contiguous(memory_format=torch.channels_last)
+        .requires_grad_()
+        for channels, scale in zip(ENCODER, (16, 8, 4, 2, 1), strict=True)
+    ]
+
+
+def macs(cells: Sequence[int], nodes: Sequence[int], pairs: Sequence[int]) -> int:
+    """Return the multiply-adds of a forward pass.
+
+    Parameters
+    ----------
+    cells
+        Cells of levels 5 to 1 that go through their block.
+    nodes
+        Cells of levels 5 to 1 that take a skip connection and, below level 5, a prediction; of level 5 all predict.
+    pairs
+        Cells and neighbours that a 3x3 convolution multiplies, itself included, of levels 5 to 1.
+    """
+    total = 0
+    for i, (c_in, c_out) in enumerate(pairwise(WIDTH * times for times in CHANNELS)):
+        total += pairs[i] * ((2 * UNITS[i] - 1) * c_in * c_in + c_in * c_out)
+        total += nodes[i] * ENCODER[LEVELS - 2 - i] * c_in
+        total += cells[i] * c_in * c_out * (c_in != c_out)
+        total += nodes[i] * (ENCODER[-1] if i == 0 else c_in) * (CLASSES + 1)
+    return total + cells[-1] * 4 * CHANNELS[-1] * WIDTH * (CLASSES + 1)
+
+
+def _native(
+    features: Sequence[Tensor], labels: LabelBatch, runs: int, dtype: torch.dtype | None = None
+) -> tuple[Cost, int, list[Sites]]:
+    """Return the cost with ground-truth propagation, the bytes saved with recomputing, and the sites."""
+    decoder = Decoder(ENCODER, CLASSES, width=WIDTH)
+    if dtype is not None:
+        features = [maps.detach().to(dtype).requires_grad_() for maps in features]
+
+    def forward() -> QuadtreePrediction:
+        with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
+            return decoder(features, labels, "gtc")
+
+    prediction = forward()
+    levels = [level for level in reversed(prediction.levels) if level.sites is not None]
+    sites = [level.sites for level in levels]
+    nodes = [len(sites[0]), *(len(level.nodes) for level in levels[1:])]
+    saved = saved_bytes(decoder, features, forward) + structure_bytes(prediction)
+    cost = Cost(
+        forward_seconds(forward, runs),
+        both_seconds(decoder, features, lambda: list(forward().logits), runs),
+        saved,
+        macs([len(s) for s in sites], nodes, [int((s.nbr_9m >= 0).sum()) for s in sites]),
+    )
+    decoder.recompute = True
+    return cost, saved_bytes(decoder, features, forward) + structure_bytes(prediction), sites
+
+
+def structure_bytes(prediction: QuadtreePrediction) -> int:
+    """Return the bytes of nodes, sites and their tables, which the backward pass keeps, too."""
+    tensors: list[Tensor] = []
+    for level in prediction.levels:
+        tensors += [level.nodes.cell_n]
+        if level.sites is not None:
+            tensors += [level.sites.cell_m, level.sites.node_m, level.sites.nbr_9m]
+            tensors += [index for pair in level.sites.pairs for index in pair]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def _table_seconds(sites: Sequence[Sites]) -> float:
+    """Return the seconds of all levels' neighbour tables and pair lists."""
+    from qgn.sparse import kernels
+
+    actives = []
+    for own, parents in zip(sites, [None, *sites[:-1]], strict=True):
+        count = len(own.cell_m) and int(np.prod(own.shape)) if parents is None else 4 * len(parents)
+        active_n = np.zeros(count, bool)
+        active_n[own.node_m.numpy()] = True
+        actives.append(active_n)
+
+    def build() -> None:
+        table = None
+        for own, active_n in zip(sites, actives, strict=True):
+            made = (
+                kernels.grid_sites(active_n, *own.shape[1:]) if table is None else kernels.child_sites(active_n, table)
+            )
+            table = made[1]
+            kernels.pair_lists(table)
+
+    return seconds(build, 100)
+
+
+def _spconv(
+    features: Sequence[Tensor], labels: LabelBatch, sites: Sequence[Sites], runs: int, say: Callable[[str], Any]
+) -> tuple[Cost, float] | None:
+    """Return the cost by spconv and the seconds of its pairs of all levels; None where its CPU build is missing."""
+    try:
+        from qgn.bench.spconv_decoder import SpconvDecoder
+    except ModuleNotFoundError as error:
+        if error.name != "spconv":
+            raise
+        return None
+    from qgn.sparse.spconv_adapter import cpu_backward, indice_pairs
+
+    say("spconv")
+    decoder = SpconvDecoder(ENCODER, CLASSES, width=WIDTH)
+
+    def forward() -> list[Tensor]:
+        return decoder(features, labels)
+
+    forward()
+    saved = saved_bytes(decoder, features, forward)
+    forward_s = forward_seconds(forward, runs)
+    with cpu_backward():
+        both_s = both_seconds(decoder, features, forward, runs)
+    table_s = seconds(lambda: [indice_pairs(own) for own in sites], 50)
+    cells = [len(own) for own in sites]
+    nodes = [cells[0], *(4 * count for count in cells[:-1])]
+    pairs = [int((own.nbr_9m >= 0).sum()) for own in sites]
+    return Cost(forward_s, both_s, saved, macs(cells, nodes, pairs)), table_s
+
+
+def _dense(features: Sequence[Tensor], labels: LabelBatch) -> tuple[Cost, int]:
+    """Return the cost of the dense decoder in the features' memory format, and the bytes saved with recomputing."""
+    decoder = DenseDecoder(ENCODER, CLASSES, width=WIDTH)
+    if not features[0].is_contiguous():
+        decoder = decoder.to(memory_format=torch.channels_last)
+    batch, rows, cols = labels.grid
+    cells = [batch * rows * cols * 4**depth for depth in range(LEVELS - 1)]
+    saved = 0
+
+    def forward() -> list[Tensor]:
+        return decoder(features)
+
+    def counted() -> list[Tensor]:
+        nonlocal saved
+        logits: list[Tensor] = []
+        saved = saved_bytes(decoder, features, lambda: logits.extend(forward()))
+        return logits
+
+    # One run each: it takes half a minute, and the first pass has warmed up what there is to warm.
+    forward_s = forward_seconds(forward, 2)
+    both_s = both_seconds(decoder, features, counted, 1)
+    decoder.recompute = True
+    recomputed = saved_bytes(decoder, features, forward)
+    return Cost(forward_s, both_s, saved, macs(cells, cells, [9 * count for count in cells])), recomputed
+
+
+def _point(block: nn.Module, mask: np.ndarray, share: float, runs: int) -> Point:
+    sites = descend(mask)
+    x_mc = torch.randn(len(sites), WIDTH)
+    return Point(share, len(sites), forward_seconds(lambda: block(x_mc, sites), runs))
+
+
+def _has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def linearity(points: Sequence[Point]) -> float:
+    """Return R² of seconds as a straight line in sites."""
+    x, y = np.array([[point.sites, point.seconds] for point in points]).T
+    return float(np.corrcoef(x, y)[0, 1] ** 2)
+
+
+def _rows(report: Report) -> list[Row]:
+    """Return the figures beside their targets."""
+    native = report.costs["native"]
+    dense = [cost for name, cost in report.costs.items() if "dense" in name]
+    spconv, bf16 = report.costs.get("spconv"), report.costs.get("native, bfloat16")
+
+    def at_least(metric: str, value: float | None, target: float, unit: str = "x") -> Row:
+        return Row(metric, value, unit, f">= {target:g}", None if value is None else value >= target)
+
+    less = None if spconv is None else native.saved_bytes / spconv.saved_bytes
+    recomputed = report.recomputed_bytes
+    return [
+        at_least("GTC forward against All dense", min(c.forward_s for c in dense) / native.forward_s, 12),
+        at_least("GTC forward + backward against All dense", min(c.both_s for c in dense) / native.both_s, 15),
+        at_least("forward + backward against spconv CPU", spconv and spconv.both_s / native.both_s, 1.2),
+        Row("saved activations against spconv CPU", less, "x", "<= 0.67", None if less is None else less <= 0.67),
+        at_least("saved activations, All over GTC", min(c.saved_bytes for c in dense) / native.saved_bytes, 13),
+        at_least("the same, recomputed on both sides", recomputed["dense"] / recomputed["native"], 25),
+        at_least(
+            "neighbour tables against spconv's pair generation",
+            report.table_s["spconv"] / report.table_s["native"] if "spconv" in report.table_s else None, 10,
+        ),
+        at_least("cost against active sites is linear, clustered", linearity(report.curves["clustered"]), 0.98, "R²"),
+        at_least("bfloat16 against float32", bf16 and native.both_s / bf16.both_s, 1.8),
+    ]  # fmt: skip
