@@ -235,8 +235,9 @@ def read_sections(record: bytes, layout: Layout, level: int = 0) -> list[bytes]:
             )
         if section.nbytes and record[section.offset + section.nbytes : section.end] != _checksum(stored):
             raise CorruptRecordError(f"{name} contradicts its checksum")
-        # No level has more nodes than cells, and a section but one level, or as many as are worth 4/3 of its finest.
-        most = 2 * shape.symbol_width * (header.canvas_pixels >> 2 * finest)
+        # Nodes take most as symbols of their own, pixels as label indices.
+        levels = range(finest, header.levels if k == 0 else finest + 1)
+        most = sum(header.most_nodes(n) * (shape.symbol_width if n else shape.index_width) for n in levels)
         if k == 0:
             most += shape.num_labels * shape.id_width + 2 * shape.num_pairs * shape.index_width
         try:
@@ -262,7 +263,8 @@ def decode(record: bytes, *, level: int = 0) -> LinearQuadtree:
     header = layout.header
     raws = read_sections(record, layout, level)
     ends = list(accumulate(map(len, raws)))
-    capacity = 4 * ends[-1] + (0 if level else 4 * len(raws[-1]))
+    bytes_hold = 4 * ends[-1] + (0 if level else 4 * len(raws[-1]))
+    capacity = min(bytes_hold, sum(header.most_nodes(n) for n in range(level, header.levels)))
     nodes = np.empty(capacity, np.int16 if header.bits == 8 else np.int32)
     counts = np.zeros(header.levels, np.int64)
     data = np.frombuffer(b"".join(raws), np.uint8)

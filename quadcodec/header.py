@@ -14,7 +14,7 @@ __all__ = [
     "FAST",
     "FORMAT_VERSION",
     "HEADER_NBYTES",
-    "MAX_PIXELS",
+    "MAX_CANVAS",
     "PROFILES",
     "SMALL",
     "Header",
@@ -27,7 +27,7 @@ MAGIC = b"QDTR"
 FAST, SMALL = 0, 1
 PROFILES = {"fast": FAST, "raw": FAST, "small": SMALL}
 """Id of each profile by its name; 'raw' is fast without the entropy stage."""
-MAX_PIXELS = 2**32
+MAX_CANVAS = 2**32
 """Largest canvas of a record, in pixels."""
 
 _STRUCT = struct.Struct("<4sBBBBII")  # magic, version, profile, levels, bits, height, width
@@ -54,6 +54,13 @@ class Header(NamedTuple):
         """Pixels of the padded canvas."""
         rows, cols = self.grid
         return rows * cols << 2 * (self.levels - 1)
+
+    def most_nodes(self, level: int) -> int:
+        """Return how many nodes a level can have: cells of the grid, or four for each cell above that holds pixels."""
+        if level == self.levels - 1:
+            return self.grid[0] * self.grid[1]
+        size = 2 << level
+        return 4 * -(-self.height // size) * -(-self.width // size)
 
     @property
     def mask_dtype(self) -> np.dtype[Any]:
@@ -96,7 +103,7 @@ def read_header(record: bytes) -> Header:
     sides = min(height, width) >= 1 and max(height, width) <= MAX_SIDE
     if (
         profile not in PROFILES.values() or not MIN_LEVELS <= levels <= MAX_LEVELS or bits not in (8, 16)
-        or not sides or header.canvas_pixels > MAX_PIXELS
+        or not sides or header.canvas_pixels > MAX_CANVAS
     ):  # fmt: skip
         raise CorruptRecordError(
             f"header gives profile {profile}, {levels} levels, {bits} bits, {height} x {width} pixels, "

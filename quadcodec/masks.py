@@ -24,13 +24,11 @@ from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from .errors import MaskError
 from .files import write_atomic
+from .limits import MAX_PIXELS, size_problem
 
-__all__ = ["MAX_PIXELS", "default_palette", "image_size", "mask_form", "mask_size", "read_mask", "write_mask"]
+__all__ = ["default_palette", "image_size", "mask_form", "mask_size", "read_mask", "write_mask"]
 
 Colors = Mapping[tuple[int, int, int], int]
-
-MAX_PIXELS = 2**28
-"""A mask of more pixels than this is refused before it is decoded, unless the caller says otherwise."""
 
 _MAX_ID = 0xFFFF
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -171,11 +169,8 @@ def _header(path: Path, max_pixels: int) -> tuple[str, tuple[int, int]]:
         raise MaskError(f"{path}: starts with {start[:8]!r}, expected {_KINDS}. Convert the mask to one of them.")
     if min(size) < 1:
         raise MaskError(f"{path}: the mask is {size[0]}x{size[1]} pixels (height x width), expected at least 1x1.")
-    if size[0] * size[1] > max_pixels:
-        raise MaskError(
-            f"{path}: the header claims {size[0]}x{size[1]} pixels (height x width), more than {max_pixels}. "
-            "Cut the mask into tiles, or raise max_pixels if the file is sound."
-        )
+    if problem := size_problem(*size, max_pixels):
+        raise MaskError(f"{path}: {problem}.")
     return form, size
 
 

@@ -8,8 +8,9 @@ import google_crc32c
 from numpy.typing import ArrayLike, NDArray
 
 from . import fast, small
-from .errors import CorruptRecordError, MaskError
-from .header import FAST, FORMAT_VERSION, HEADER_NBYTES, MAX_PIXELS, PROFILES, SMALL, Header, read_header
+from .errors import CorruptRecordError, FormatError, MaskError
+from .header import FAST, FORMAT_VERSION, HEADER_NBYTES, MAX_CANVAS, PROFILES, SMALL, Header, read_header
+from .limits import MAX_PIXELS, size_problem
 from .pyramid import MAX_LEVELS, MIN_LEVELS, check_mask
 from .quadtree import LinearQuadtree
 from .tables import Tables
@@ -91,9 +92,9 @@ def _encode_small(mask: NDArray[Any], levels: int, tables: Tables | None) -> byt
 
 
 def _check_canvas(header: Header) -> None:
-    if header.canvas_pixels > MAX_PIXELS:
+    if header.canvas_pixels > MAX_CANVAS:
         raise MaskError(
-            f"mask: {header.height} x {header.width} pixels, a record holds {MAX_PIXELS}. Cut it into tiles"
+            f"mask: {header.height} x {header.width} pixels, a record holds {MAX_CANVAS}. Cut it into tiles"
         )
 
 
@@ -155,22 +156,32 @@ def prefix_bytes(head: bytes, level: int) -> int | None:
     return fast.read_layout(head).needed(level)[-1].end
 
 
+def _check_size(header: Header, max_pixels: int) -> None:
+    if problem := size_problem(header.height, header.width, max_pixels):
+        raise FormatError(problem)
+
+
 def _check_level(header: Header, level: int) -> None:
     if not 0 <= level < header.levels:
         raise ValueError(f"level is {level}, expected 0..{header.levels - 1}")
 
 
-def decode_tree(record: bytes, *, level: int = 0, tables: Tables | None = None) -> LinearQuadtree:
+def decode_tree(
+    record: bytes, *, level: int = 0, tables: Tables | None = None, max_pixels: int = MAX_PIXELS
+) -> LinearQuadtree:
     """Return the tree of a record; of a fast one with ``level`` > 0 only from that level up, read from a prefix.
 
-    The finer levels of such a tree are empty: it gives T_level and coarser ones. ``tables`` as `decode`.
+    The finer levels of such a tree are empty: it gives T_level and coarser ones. ``tables`` and ``max_pixels`` as
+    `decode`.
 
     Raises
     ------
     CorruptRecordError, UnsupportedVersionError : the bytes are damaged, or of a newer format version.
+    FormatError : the record claims too many pixels, or needs other tables.
     ValueError : the record has no such level.
     """
     header = _open(record)
+    _check_size(header, max_pixels)
     _check_level(header, level)
     if header.profile == SMALL:
         payload = record[SMALL_START:]
@@ -187,6 +198,7 @@ def decode(
     level: int = 0,
     region: tuple[int, int, int, int] | None = None,
     tables: Tables | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> NDArray[Any]:
     """Return the mask of a record, a coarser level of it, or a part.
 
@@ -196,15 +208,18 @@ def decode(
     level : 0 for the (H, W) uint8 or uint16 mask; l > 0 for T_l, int16 or int32.
     region : (y0, x0, h, w) in pixels: the cells of the level that touch it.
     tables : those of the record's store, if it has some (`LabelStore.tables`).
+    max_pixels : refuse a record whose mask has more: a few bytes can claim 2**32. Decoding takes at most 16 bytes of
+        memory a pixel.
 
     Raises
     ------
     CorruptRecordError, UnsupportedVersionError : as `decode_tree`.
-    FormatError : the record needs other tables.
+    FormatError : the record claims too many pixels, or needs other tables.
     ValueError : the level does not exist, or the region leaves the image.
     """
     header = _open(record)
+    _check_size(header, max_pixels)
     if header.profile == SMALL and level == 0:
         payload = record[SMALL_START:]
         return small.decode(payload, header.height, header.width, header.mask_dtype, region=region, tables=tables)
-    return decode_tree(record, level=level, tables=tables).to_level(level, region)
+    return decode_tree(record, level=level, tables=tables, max_pixels=max_pixels).to_level(level, region)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .errors import CorruptRecordError, FormatError, MaskError, StoreError
 from .files import beside
 from .info import COLUMNS, ClassInfo, Columns, StoreInfo
+from .limits import MAX_PIXELS, size_problem
 from .masks import default_palette
 from .pyramid import OUTSIDE, TPyramid, node_dtype
 from .pyramid_arrays import level_array, level_attributes, level_shape, on_canvas
@@ -48,6 +49,8 @@ class LabelStore:
     fill_value: int
     tables: Tables | None = None
     """Of the small profile: those that its records need, where they are the store's own."""
+    max_pixels: int = MAX_PIXELS
+    """Larger images are refused, as `decode` does."""
     _indexes: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -56,7 +59,7 @@ class LabelStore:
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Return the exact (H, W) mask of an image, uint8 or uint16."""
         with _Naming(self, index):
-            mask = decode(self.record(index), tables=self.tables)
+            mask = decode(self.record(index), tables=self.tables, max_pixels=self.max_pixels)
             self._check_size(index, mask.shape)
             return mask
 
@@ -125,6 +128,7 @@ class LabelStore:
         ------
         IndexError : no such image.
         StoreError : the shard is missing or its index is damaged.
+        FormatError : a chunk that zarr left out has more pixels than ``max_pixels``.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path}: image {index} is outside 0..{len(self) - 1}")
@@ -132,6 +136,8 @@ class LabelStore:
         offset, nbytes = (int(v) for v in self.shard_index(shard)[slot])
         if offset == EMPTY:
             height, width = (int(v) for v in self.sizes[index])
+            if problem := size_problem(height, width, self.max_pixels):
+                raise FormatError(problem)
             return encode(np.full((height, width), self.fill_value, self.dtype), levels=self.info.levels)
         path = shard_path(self.path, shard)
         if not level:
@@ -144,7 +150,8 @@ class LabelStore:
     def quadtree(self, index: int, *, level: int = 0) -> LinearQuadtree:
         """Return the tree of an image, with ``level`` > 0 as `decode_tree` does; no raster is made."""
         with _Naming(self, index):
-            tree = decode_tree(self.record(index, level=level), level=level, tables=self.tables)
+            record = self.record(index, level=level)
+            tree = decode_tree(record, level=level, tables=self.tables, max_pixels=self.max_pixels)
             self._check_size(index, (tree.height, tree.width))
             if tree.levels != self.info.levels:
                 raise CorruptRecordError(f"has {tree.levels} levels, the store says {self.info.levels}")
@@ -239,15 +246,17 @@ def store_attributes(path: Path) -> Mapping[str, Any]:
     return attributes
 
 
-def open_store(path: str | Path) -> LabelStore:
+def open_store(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> LabelStore:
     """Open a complete store for reading, after a look at the checksums of its description and index.
+
+    Images of more than ``max_pixels`` pixels will be refused when they are read.
 
     Raises
     ------
     StoreError : no such store, not a label store, not complete, or its description or index is damaged.
     UnsupportedVersionError : another format version.
     """
-    store, broken = load_store(Path(path))
+    store, broken = load_store(Path(path), max_pixels=max_pixels)
     if broken:
         raise StoreError(
             f"{store.path}: {broken[0]} is not what was written, its checksum differs. Run 'quadcodec validate'"
@@ -255,7 +264,7 @@ def open_store(path: str | Path) -> LabelStore:
     return store
 
 
-def load_store(path: Path) -> tuple[LabelStore, list[str]]:
+def load_store(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[LabelStore, list[str]]:
     """Return a store and the parts of its metadata that are not as they were written; errors as `open_store`."""
     if not path.exists():
         hint = "expected a store that 'quadcodec convert' wrote"
@@ -282,7 +291,8 @@ def load_store(path: Path) -> tuple[LabelStore, list[str]]:
         )
     found = {ATTRIBUTES: attributes_checksum(attributes), **array_checksums(path, columns, sizes, checksums)}
     broken = [part for part in sorted({*found, *written}) if found.get(part) != written.get(part)]
-    return LabelStore(path, info, columns, sizes, checksums, dtype, fill_value, stored_tables(path)), broken
+    tables = stored_tables(path)
+    return LabelStore(path, info, columns, sizes, checksums, dtype, fill_value, tables, max_pixels), broken
 
 
 def array_checksums(

@@ -84,7 +84,7 @@ class QuadtreeCodec(ArrayBytesCodec):
             raise StoreError(
                 f"labels: a record of {header.bits}-bit ids lies in an array of {dtype}. Run 'quadcodec validate'"
             )
-        mask = decode(record, tables=self.tables)
+        mask = decode(record, tables=self.tables, max_pixels=canvas[1] * canvas[2])
         if mask.shape == canvas[1:]:
             chunk = mask[None].astype(dtype, copy=False)
         else:

@@ -5,16 +5,20 @@
 
 import contextlib
 import struct
+import tracemalloc
 
 import google_crc32c
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quadcodec import LinearQuadtree, decode, encode, fast
+import quadcodec
+from quadcodec import LinearQuadtree, decode, decode_tree, encode, fast
 from quadcodec.errors import FormatError
 from quadcodec.fast import read_layout
+from quadcodec.limits import MAX_PIXELS
 
 _FIXED = struct.Struct("<4sBBBBII")  # docs/format.md, section 2
 RNG = np.random.default_rng(5)
@@ -150,3 +154,69 @@ def test_a_number_that_does_not_end_is_refused():
 def test_random_bytes_are_refused(data):
     with pytest.raises(FormatError):
         decode(data)
+
+
+def claiming(record, height, width):
+    """Return a record that claims another size, with the checksum of its header made right again."""
+    if record[5] == 0:
+        return reseal(reseal(record, header_edit=(5, height)), header_edit=(6, width))
+    head = record[:8] + struct.pack("<II", height, width)
+    return head + struct.pack("<I", google_crc32c.value(head)) + record[20:]
+
+
+@pytest.mark.parametrize("profile", ["fast", "small"])
+@pytest.mark.parametrize("call", [decode, decode_tree, lambda record: decode(record, region=(0, 0, 1, 1))])
+def test_a_bomb_is_refused_before_memory_is_taken(profile, call):
+    small, bomb = (claiming(record_of("pixel", profile), side, side) for side in (1, 2**15))
+    assert call(small) is not None
+    assert len(bomb) < 100
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match=rf"claims 32768x32768 .* more than max_pixels = {2**29}\. Cut .* raise"):
+            call(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_bound_is_exact_and_a_caller_may_raise_it():
+    assert 20_000 * 20_000 < MAX_PIXELS == 2**29
+    mask = np.full((2, 2**15), 3, np.uint8)
+    for profile in ("fast", "small"):
+        record = encode(mask, profile=profile)
+        with pytest.raises(FormatError, match="max_pixels = 65535"):
+            decode(record, max_pixels=mask.size - 1)
+        np.testing.assert_array_equal(decode(record, max_pixels=mask.size), mask)
+        assert decode_tree(record, max_pixels=mask.size).width == 2**15
+
+
+def test_a_store_refuses_its_large_images_unless_told_otherwise(tmp_path):
+    path = quadcodec.write(tmp_path / "out.zarr", [SAMPLES["blocks"], np.zeros((40, 40), np.uint8)]).path
+    size = SAMPLES["blocks"].size
+    store = quadcodec.open(path, max_pixels=size)
+    np.testing.assert_array_equal(store[0], SAMPLES["blocks"])
+    for read in (lambda: store[1], lambda: store.quadtree(1)):
+        with pytest.raises(FormatError, match=rf"record 1 .* 40x40 .* max_pixels = {size}"):
+            read()
+    assert quadcodec.open(path)[1].shape == (40, 40)
+
+
+def test_a_left_out_chunk_of_a_large_image_is_refused(tmp_path):
+    """No record says its size then, only the index."""
+    labels = zarr.open_group(quadcodec.write(tmp_path / "out.zarr", 2 * [SAMPLES["blocks"]]).path)["labels"]
+    labels[0] = labels.fill_value
+    store = quadcodec.open(tmp_path / "out.zarr", max_pixels=SAMPLES["blocks"].size - 1)
+    assert store.stored_bytes(0) == 0
+    with pytest.raises(FormatError, match="max_pixels"):
+        store.record(0)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_sections_of_a_small_image_on_a_large_canvas_are_small(index):
+    """The canvas of 1 x 70000 pixels in ten levels has 512 times as many; its sections cannot."""
+    import zstandard
+
+    record = fast.encode(LinearQuadtree.from_mask(np.zeros((1, 70_000), np.uint8), 10))
+    bomb = zstandard.ZstdCompressor().compress(bytes(4 * 70_000))
+    with pytest.raises(FormatError, match=r"declares 280000 bytes, expected \d+ at most"):
+        decode(reseal(record, [(index, 1, bomb)]))

@@ -432,6 +432,7 @@ RECORDS = {
     "zstd frame": lambda t: resealed((1, 1, b"no frame")),
     "section declares": lambda t: resealed((1, 1, zstandard.ZstdCompressor().compress(bytes(10**5)))),
     "another length than its content": lambda t: first_section(lambda data: data[:-1]),
+    "raise max_pixels": lambda t: quadcodec.decode(record_of("blocks"), max_pixels=9),
     "two label indices": lambda t: first_section(lambda data: bytes(len(data))),
     "head gives": lambda t: small.decode(bytes([0, 1]), 9, 9, np.uint8),
     "head holds a number": lambda t: small.decode(bytes([0, 255, 255, 255, 255, 255, 255]), 9, 9, np.uint8),
