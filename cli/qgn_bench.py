@@ -70,8 +70,9 @@ def tables(report: Report) -> str:
         value = "not measured" if row.value is None else f"{row.value:.3g} {row.unit}"
         targets.append([row.metric, value, row.target, {True: "yes", False: "no", None: "-"}[row.holds]])
     head = f"{report.tree}: composite cells of levels 5 to 1, {', '.join(f'{s:.2f}' for s in report.shares)} %"
-    return "\n\n".join([
-        head, align(costs),
-        f"saved with recomputing, MB: {saved}\nneighbour tables and pairs of all levels, ms: {made}",
-        align(curves) + f"\nthe dense block takes {1e3 * report.dense_block_s:.1f} ms", align(targets),
-    ])  # fmt: skip
+    notes = (
+        f"saved with recomputing, MB: {saved}; nodes and tables beside: {report.structure_bytes / 1e6:.1f}\n"
+        f"neighbour tables and pairs of all levels, ms: {made}"
+    )
+    dense = f"the dense block takes {1e3 * report.dense_block_s:.1f} ms"
+    return "\n\n".join([head, align(costs), notes, f"{align(curves)}\n{dense}", align(targets)])

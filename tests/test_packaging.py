@@ -42,7 +42,8 @@ def test_the_extras():
     assert cu120.marker.evaluate({"python_version": "3.11", "extra": "spconv-cu120"})
     assert not cu120.marker.evaluate({"python_version": "3.12", "extra": "spconv-cu120"})
     assert "spconv-cu126" in requirements("spconv-cu126")
-    assert "crackle-codec" in requirements("bench")
+    assert "spconv-triton" in requirements("spconv-triton")
+    assert {"crackle-codec", "matplotlib", "spconv"} <= set(requirements("bench"))
     assert {"hypothesis", "import-linter", "mypy", "pytest", "ruff"} <= set(requirements("dev"))
 
 

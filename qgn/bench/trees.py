@@ -30,7 +30,7 @@ def mask_tree(mask: np.ndarray) -> LabelBatch:
     return LabelBatch.from_trees([tree])
 
 
-def street_tree(size: tuple[int, int], candidates: int = 6) -> tuple[int, LabelBatch]:
+def street_tree(size: tuple[int, int], candidates: int = 12) -> tuple[int, LabelBatch]:
     """Return the generated scene nearest to the Cityscapes val mean: its index, and its tree as a batch of one."""
     found = []
     for index in range(candidates):

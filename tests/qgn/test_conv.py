@@ -11,7 +11,7 @@ import torch.nn.functional as fn
 from torch.nn.functional import conv2d
 
 from qgn.errors import TrainingError
-from qgn.sparse import backends, im2col
+from qgn.sparse import backends, im2col, pairs
 from qgn.sparse.backends import load_backend
 from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3, subm_conv
 from qgn.sparse.frontier import root_nodes
@@ -39,6 +39,13 @@ def im2col_here(monkeypatch):
     """What `native` runs on CUDA, under a name of its own and in blocks of few rows."""
     monkeypatch.setitem(backends._MODULES, "im2col", "im2col")
     monkeypatch.setattr(im2col, "BLOCK_BYTES", 9 * 3 * 8 * 100)
+
+
+@pytest.fixture
+def pairs_here(monkeypatch):
+    """What `native` runs on the CPU, under a name of its own and in blocks of few rows."""
+    monkeypatch.setitem(backends._MODULES, "pairs", "pairs")
+    monkeypatch.setattr(pairs, "BLOCK", 100)
 
 
 @pytest.fixture
@@ -72,13 +79,13 @@ def spconv_here():
     load_backend("spconv")
 
 
-WHICH = ["native", "im2col", "triton", "dense", "spconv"]
+WHICH = ["native", "pairs", "im2col", "triton", "dense", "spconv"]
 
 
 @pytest.fixture
 def backend(request):
     """The name of a backend, made ready."""
-    if request.param in ("im2col", "triton", "spconv"):
+    if request.param in ("pairs", "im2col", "triton", "spconv"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # spconv's imports warn
             request.getfixturevalue(f"{request.param}_here")
