@@ -49,7 +49,7 @@ def records(arrays: dict[str, np.ndarray], tables: Tables) -> dict[str, bytes]:
     for levels in (2, 3, 10):
         made[f"crop-fast-{levels}"] = quadcodec.encode(arrays["crop"], levels=levels)
     made["scene-small-own"] = quadcodec.encode(arrays["scene"], profile="small", tables=tables)
-    head = made["scene-small"][: SMALL_START]
+    head = made["scene-small"][:SMALL_START]
     for side in (None, 64):
         made[f"scene-small-{side or 'whole'}"] = head + small.encode(arrays["scene"], tile=side)
     return made
