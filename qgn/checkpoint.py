@@ -9,8 +9,10 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
+from qgn.data.batch import VOID
 from qgn.data.classes import ClassMap
 from qgn.errors import CheckpointError
 from qgn.models.build import build_model
@@ -74,22 +76,47 @@ def load_checkpoint(path: str | Path) -> tuple[Checkpoint, QGN]:
         values = json.loads(metadata[_KEY])
         if values.pop("version") > _VERSION:
             raise CheckpointError(f"{path}: was written by a newer qgn. Update it")
-        classes = values.pop("classes")
-        table = {int(raw): int(k) for raw, k in classes["table"].items()}
-        class_map = ClassMap(tuple(classes["names"]), table, tuple(tuple(c) for c in classes["colors"]))
+        class_map = _read_classes(values.pop("classes"))
         size = values.pop("image_size")
-        checkpoint = Checkpoint(**values, classes=class_map, image_size=None if size is None else tuple(size))
-        model = build_model(checkpoint.model, len(class_map), width=checkpoint.width)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if size is not None:
+            size = _whole_numbers(size, 2, 2**14)
+            _whole_numbers([side - 1 for side in size], 2, 2**14)
+        checkpoint = Checkpoint(**values, classes=class_map, image_size=size)
+        _whole_numbers([checkpoint.width], 1, 2**16)
+        with torch.device("meta"):
+            outline = build_model(checkpoint.model, len(class_map), width=checkpoint.width)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: holds no description of a qgn model ({error!r}). Name a file that qgn-train wrote"
         ) from error
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     try:
-        model.load_state_dict(weights)
+        outline.load_state_dict(weights, assign=True)  # takes no memory: a few bytes can name any width
     except RuntimeError as error:
         raise CheckpointError(
             f"{path}: its weights do not fit {checkpoint.model} of width {checkpoint.width} with {len(class_map)} "
             f"classes ({str(error).splitlines()[1].strip()}). The file is damaged or was edited"
         ) from error
+    model = build_model(checkpoint.model, len(class_map), width=checkpoint.width)
+    model.load_state_dict(weights)
     return checkpoint, model.eval()
+
+
+def _read_classes(values: dict[str, Any]) -> ClassMap:
+    """Return the class map of a description; raise ValueError, among others, if it is none."""
+    names = tuple(values["names"])
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class names are {names}")
+    table = {int(raw): k for raw, k in values["table"].items()}
+    _whole_numbers(list(table), len(table), 0xFFFF)
+    _whole_numbers([k for k in table.values() if k != VOID], None, len(names) - 1)
+    return ClassMap(names, table, tuple(_whole_numbers(color, 3, 255) for color in values["colors"]))
+
+
+def _whole_numbers(values: list[Any], count: int | None, top: int) -> tuple[Any, ...]:
+    """Return a list of numbers in 0 .. ``top``; raise ValueError if it is something else."""
+    if not isinstance(values, list) or not all(type(value) is int and 0 <= value <= top for value in values):
+        raise ValueError(f"found {values}, expected whole numbers in 0..{top}")
+    if count is not None and len(values) != count:
+        raise ValueError(f"found {values}, expected {count} numbers")
+    return tuple(values)

@@ -174,7 +174,7 @@ class TomlTable:
     def by_id(self) -> list[tuple[int, str]]:
         """Return the keys of a table whose keys are ids, in order of id."""
         for key in self._values:
-            if not key.isdecimal() or int(key) > _MAX_ID or key != str(int(key)):
+            if not key.isdecimal() or len(key) > 5 or int(key) > _MAX_ID or key != str(int(key)):
                 raise self.fail(key, f"the key is no id in 0..{_MAX_ID}. Correct it.")
         return sorted((int(key), key) for key in self._values)
 
@@ -190,7 +190,7 @@ def parse_manifest(file: str, data: bytes) -> Manifest:
     """Check everything that can be checked without the data."""
     try:
         top = TomlTable(file, "", tomllib.loads(data.decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables nested as deep
         raise ManifestError(f"{file}: not TOML: {error}. Correct it there.") from error
     splits = _splits(top)
     void = top.ids("void", [])
