@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,7 +96,12 @@ def read_header(record: bytes) -> Header:
     """
     if len(record) < _STRUCT.size:
         raise CorruptRecordError(f"record holds {len(record)} bytes, expected a header of {_STRUCT.size} at least")
-    magic, version, profile, levels, bits, height, width = _STRUCT.unpack_from(record)
+    return _parse(bytes(record[:HEADER_NBYTES]))
+
+
+@lru_cache(maxsize=256)  # the masks of a store have few different headers
+def _parse(data: bytes) -> Header:
+    magic, version, profile, levels, bits, height, width = _STRUCT.unpack(data)
     if magic != MAGIC:
         raise CorruptRecordError(f"record starts with {magic!r}, expected {MAGIC!r}. It is not a quadcodec record")
     check_version(version, "record")

@@ -160,9 +160,10 @@ class LinearQuadtree:
         """
         if not 0 <= level < self.levels:
             raise ValueError(f"level is {level}, expected 0..{self.levels - 1}")
-        finest = next(k for k, count in enumerate(self.counts) if count)
-        if level < finest and (self.level(finest) == COMPOSITE).any():
-            raise ValueError(f"level is {level}, but this tree was decoded down to level {finest} only")
+        if not self.counts[level]:
+            finest = next(k for k, count in enumerate(self.counts) if count)
+            if level < finest and (self.level(finest) == COMPOSITE).any():
+                raise ValueError(f"level is {level}, but this tree was decoded down to level {finest} only")
         y0, x0, h, w = region if region is not None else (0, 0, self.height, self.width)
         if y0 < 0 or x0 < 0 or h < 1 or w < 1 or y0 + h > self.height or x0 + w > self.width:
             raise ValueError(f"region {(y0, x0, h, w)} leaves the image of {self.height} x {self.width} pixels")

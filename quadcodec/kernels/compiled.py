@@ -140,6 +140,26 @@ def _put_split(_typing: Any, nodes: Any, at: Any, low: Any, high: Any, digits: A
     return types.void(nodes, types.int64, nodes.dtype, nodes.dtype, types.uint32), codegen
 
 
+@intrinsic
+def _put_square(_typing: Any, pixels: Any, at: Any, width: Any, nodes: Any, first: Any) -> Any:  # noqa: ARG001
+    """Store the four nodes from ``nodes[first]`` on as two pixels at ``at`` and two below, rows ``width`` apart."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = context.make_array(signature.args[3])(context, builder, args[3])
+        four = ir.VectorType(context.get_value_type(nodes.dtype), 4)
+        values = builder.load(builder.bitcast(builder.gep(source.data, [args[4]]), four.as_pointer()), align=1)
+        lane = context.get_value_type(pixels.dtype)
+        if lane.width < four.element.width:
+            values = builder.trunc(values, ir.VectorType(lane, 4))
+        for row in range(2):
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), 2), [2 * row, 2 * row + 1])
+            place = builder.add(args[1], args[2]) if row else args[1]
+            _store(context, builder, signature, (args[0], place), builder.shuffle_vector(values, values, lanes))
+        return context.get_dummy_value()
+
+    return types.void(pixels, types.int64, types.int64, nodes, types.int64), codegen
+
+
 trailing_zeros: Any = _trailing_zeros
 ones: Any = _ones
 bits_of: Any = _bits_of
@@ -148,3 +168,4 @@ copy: Any = _copy
 fill: Any = _fill
 put_word: Any = _put_word
 put_split: Any = _put_split
+put_square: Any = _put_square

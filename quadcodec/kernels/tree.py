@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import fill, hot, kernel
+from .compiled import fill, hot, kernel, put_square
 from .merge import COMPOSITE, OUTSIDE
 
 
@@ -133,7 +133,7 @@ def _paint_children(
             continue
         at = y * width + x
         if shift == 0:
-            _fill_group(flat, at, width, nodes, first, 0)
+            put_square(flat, at, width, nodes, first)
             continue
         if shift == 1:
             _fill_group(flat, at, width, nodes, first, 1)
