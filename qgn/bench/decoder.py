@@ -1,7 +1,8 @@
 """What the sparse decoder costs beside a dense one and one by spconv, measured in one run.
 
-Width, levels and units are those of Table 7; one thread; the features are random, the tree is a street's. Gradients
-of the encoder's features are part of every backward pass.
+Width, levels and units are those of Table 7; one thread, seconds of CPU time; the features are random, the tree is a
+street's. Gradients of the encoder's features are part of every backward pass. The sparse decoders run before and after
+the dense ones, so that a busy minute of the machine does not fall on one side alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ENCODER = (128, 256, 512, 1024, 2048)
 """Channels of a ResNet-50's features at strides 2 to 32."""
 CLASSES = 19
 WIDTH = 64
+FORMATS = {"channels last": torch.channels_last, "NCHW": torch.contiguous_format}
 SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 """Composite cells of level 1, as shares of all its cells."""
 
@@ -92,24 +94,14 @@ def measure_decoder(mask: np.ndarray | None, size: tuple[int, int], runs: int, s
     if labels is None:
         index, labels = street_tree(size)
         tree = f"generated street scene {index}"
-    costs, recomputed = {}, {}
-    features = random_features(labels)
-    say("native")
-    costs["native"], recomputed["native"], prediction = _native(features, labels, runs)
+    costs, recomputed, prediction = _sparse(labels, runs, say)
+    for name, memory_format in FORMATS.items():
+        say(f"All dense, {name}")
+        costs[f"All dense, {name}"], recomputed["dense"] = _dense(labels, memory_format)
+    again, _, _ = _sparse(labels, runs, say)
+    costs |= {name: costs[name].faster(cost) for name, cost in again.items()}
     sites = [level.sites for level in reversed(prediction.levels) if level.sites is not None]
-    if _has_bf16():
-        say("native, bfloat16")
-        costs["native, bfloat16"] = _native(features, labels, runs, torch.bfloat16)[0]
-    spconv = _spconv(features, labels, sites, runs, say)
-    if spconv is not None:
-        costs["spconv"] = spconv
-    tables = _table_seconds(sites, with_spconv=spconv is not None)
-    say("dense, channels last")
-    costs["All dense, channels last"], recomputed["dense"] = _dense(features, labels)
-    say("dense, NCHW")
-    features = [maps.detach().contiguous().requires_grad_() for maps in features]
-    costs["All dense, NCHW"], _ = _dense(features, labels)
-    del features
+    tables = _table_seconds(sites, with_spconv="spconv" in costs)
     say("cost against composite cells")
     shape = tuple(side * 2 ** (LEVELS - 2) for side in labels.grid[1:])
     block = Block(WIDTH, WIDTH, UNITS[-1])
@@ -125,12 +117,12 @@ def measure_decoder(mask: np.ndarray | None, size: tuple[int, int], runs: int, s
     return replace(report, rows=tuple(_rows(report)))
 
 
-def random_features(labels: LabelBatch) -> list[Tensor]:
-    """Return features as an encoder would give them, channels last, that want gradients."""
+def random_features(labels: LabelBatch, memory_format: torch.memory_format) -> list[Tensor]:
+    """Return features as an encoder would give them, that want gradients."""
     batch, rows, cols = labels.grid
     return [
         torch.randn(batch, channels, rows * scale, cols * scale)
-        .contiguous(memory_format=torch.channels_last)
+        .contiguous(memory_format=memory_format)
         .requires_grad_()
         for channels, scale in zip(ENCODER, (16, 8, 4, 2, 1), strict=True)
     ]
@@ -157,6 +149,30 @@ def macs(cells: Sequence[int], nodes: Sequence[int], pairs: Sequence[int]) -> in
     return total + cells[-1] * 4 * CHANNELS[-1] * WIDTH * (CLASSES + 1)
 
 
+def sparse_macs(prediction: QuadtreePrediction) -> int:
+    """Return the multiply-adds of a sparse forward pass."""
+    sites = [level.sites for level in reversed(prediction.levels) if level.sites is not None]
+    cells = [len(own) for own in sites]
+    nodes = [cells[0], *(4 * count for count in cells[:-1])]
+    return macs(cells, nodes, [int((own.nbr_9m >= 0).sum()) for own in sites])
+
+
+def _sparse(
+    labels: LabelBatch, runs: int, say: Callable[[str], Any]
+) -> tuple[dict[str, Cost], dict[str, int], QuadtreePrediction]:
+    """Return the sparse decoders' costs, the bytes saved with recomputing, and a prediction."""
+    features = random_features(labels, torch.channels_last)
+    say("native")
+    native, recomputed, prediction = _native(features, labels, runs)
+    costs = {"native": native}
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        say("native, bfloat16")
+        costs["native, bfloat16"], _, _ = _native(features, labels, runs, torch.bfloat16)
+    say("spconv")
+    spconv = _spconv(features, labels, prediction, runs)
+    return costs | ({} if spconv is None else {"spconv": spconv}), {"native": recomputed}, prediction
+
+
 def _native(
     features: Sequence[Tensor], labels: LabelBatch, runs: int, dtype: torch.dtype | None = None
 ) -> tuple[Cost, int, QuadtreePrediction]:
@@ -170,14 +186,11 @@ def _native(
             return decoder(features, labels, "gtc")
 
     prediction = forward()
-    levels = [level for level in reversed(prediction.levels) if level.sites is not None]
-    sites = [level.sites for level in levels]
-    nodes = [len(sites[0]), *(len(level.nodes) for level in levels[1:])]
     cost = Cost(
         forward_seconds(forward, runs),
         both_seconds(decoder, features, lambda: list(forward().logits), runs),
         saved_bytes(decoder, features, forward),
-        macs([len(s) for s in sites], nodes, [int((s.nbr_9m >= 0).sum()) for s in sites]),
+        sparse_macs(prediction),
     )
     decoder.recompute = True
     return cost, saved_bytes(decoder, features, forward), prediction
@@ -221,9 +234,7 @@ def _table_seconds(sites: Sequence[Sites], *, with_spconv: bool) -> dict[str, fl
     return found
 
 
-def _spconv(
-    features: Sequence[Tensor], labels: LabelBatch, sites: Sequence[Sites], runs: int, say: Callable[[str], Any]
-) -> Cost | None:
+def _spconv(features: Sequence[Tensor], labels: LabelBatch, prediction: QuadtreePrediction, runs: int) -> Cost | None:
     """Return the cost by spconv; None where its CPU build is missing."""
     try:
         from qgn.bench.spconv_decoder import SpconvDecoder
@@ -233,7 +244,6 @@ def _spconv(
         return None
     from qgn.sparse.spconv_adapter import cpu_backward
 
-    say("spconv")
     decoder = SpconvDecoder(ENCODER, CLASSES, width=WIDTH)
 
     def forward() -> list[Tensor]:
@@ -244,17 +254,13 @@ def _spconv(
     forward_s = forward_seconds(forward, runs)
     with cpu_backward():
         both_s = both_seconds(decoder, features, forward, runs)
-    cells = [len(own) for own in sites]
-    nodes = [cells[0], *(4 * count for count in cells[:-1])]
-    pairs = [int((own.nbr_9m >= 0).sum()) for own in sites]
-    return Cost(forward_s, both_s, saved, macs(cells, nodes, pairs))
+    return Cost(forward_s, both_s, saved, sparse_macs(prediction))
 
 
-def _dense(features: Sequence[Tensor], labels: LabelBatch) -> tuple[Cost, int]:
-    """Return the cost of the dense decoder in the features' memory format, and the bytes saved with recomputing."""
-    decoder = DenseDecoder(ENCODER, CLASSES, width=WIDTH)
-    if not features[0].is_contiguous():
-        decoder = decoder.to(memory_format=torch.channels_last)
+def _dense(labels: LabelBatch, memory_format: torch.memory_format) -> tuple[Cost, int]:
+    """Return the cost of the dense decoder, and the bytes saved with recomputing."""
+    features = random_features(labels, memory_format)
+    decoder = DenseDecoder(ENCODER, CLASSES, width=WIDTH).to(memory_format=memory_format)
     batch, rows, cols = labels.grid
     cells = [batch * rows * cols * 4**depth for depth in range(LEVELS - 1)]
     saved = 0
@@ -280,10 +286,6 @@ def _point(block: nn.Module, mask: np.ndarray, share: float, runs: int) -> Point
     sites = descend(mask)
     x_mc = torch.randn(len(sites), WIDTH)
     return Point(share, len(sites), forward_seconds(lambda: block(x_mc, sites), runs))
-
-
-def _has_bf16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def linearity(points: Sequence[Point]) -> float:

@@ -16,7 +16,16 @@ import numpy as np
 _njit: Any = numba.njit  # its types lack _nrt
 _kernel = _njit(cache=True, nogil=True)
 # Without _nrt=False numba counts references to the arrays at every call, by atomic instructions.
+# No branch depends on the data: what is active, and who has a neighbour, cannot be predicted.
 _hot = _njit(cache=True, nogil=True, forceinline=True, _nrt=False)
+
+_CHILD_Y, _CHILD_X = np.divmod(np.arange(4)[:, None], 2)
+_PLACE_Y, _PLACE_X = np.divmod(np.arange(4)[None, :], 3)
+# Where place k of child c lies, -1..2 in cells from the parent's corner: the floored half is the parent's
+# neighbour, the rest the child of that one.
+_Y, _X = _CHILD_Y + _PLACE_Y - 1, _CHILD_X + _PLACE_X - 1
+_PARENT_PLACE = 3 * ((_Y >> 1) + 1) + (_X >> 1) + 1
+_CHILD = 2 * (_Y & 1) + (_X & 1)
 
 
 @_kernel
@@ -28,35 +37,30 @@ def _number(active_n):
     (m,) int64, the index of each active node; (4 + n,) int32: from 4 on the number of each node, -1 where it is
     not active. The first four stand for the children of parent -1: none is active.
     """
+    node_m = np.empty(active_n.size + 1, np.int64)
     site_n = np.empty(4 + active_n.size, np.int32)
     site_n[:4] = -1
     m = 0
     for n in range(active_n.size):
+        node_m[m] = n  # stays if the node is active
         site_n[4 + n] = m if active_n[n] else -1
         m += active_n[n]
-    node_m = np.empty(m, np.int64)
-    for n in range(active_n.size):
-        if active_n[n]:
-            node_m[site_n[4 + n]] = n
-    return node_m, site_n
+    return node_m[:m].copy(), site_n
+
+
+@_kernel
+def _empty_table(m):
+    """Return room for a table of (9, m) and one value more, which takes what has no place in it."""
+    table = np.empty(9 * m + 1, np.int32)
+    table[5 * m :] = -1
+    return table
 
 
 @_hot
-def _link(nbr_9m, i, near_0, near_1, near_2, near_3):
-    """Enter the neighbours of site i in places 0 to 3, and i as their neighbour in places 8 to 5."""
-    nbr_9m[4, i] = i
-    nbr_9m[0, i] = near_0
-    nbr_9m[1, i] = near_1
-    nbr_9m[2, i] = near_2
-    nbr_9m[3, i] = near_3
-    if near_0 >= 0:
-        nbr_9m[8, near_0] = i
-    if near_1 >= 0:
-        nbr_9m[7, near_1] = i
-    if near_2 >= 0:
-        nbr_9m[6, near_2] = i
-    if near_3 >= 0:
-        nbr_9m[5, near_3] = i
+def _link(table, m, i, k, near):
+    """Enter a neighbour of site i in place k, and i as its neighbour in place 8 - k."""
+    table[k * m + i] = near
+    table[(8 - k) * m + near if near >= 0 else 9 * m] = i
 
 
 @_kernel
@@ -74,26 +78,16 @@ def child_sites(active_n, parent_9p):
     -------
     (m,) int64 indices of the active children and (9, m) int32: the site in each place, -1 where there is none.
     """
-    node_m, s = _number(active_n)
-    nbr_9m = np.empty((9, node_m.size), np.int32)
-    nbr_9m[5:] = -1
-    for p in range(parent_9p.shape[1]):
-        own = 4 + 4 * p
-        a, b, c, d = s[own], s[own + 1], s[own + 2], s[own + 3]
-        if (a & b & c & d) == -1:  # none is active
-            continue
-        # First children of the parents around.
-        above_left, above, above_right = 4 + 4 * parent_9p[0, p], 4 + 4 * parent_9p[1, p], 4 + 4 * parent_9p[2, p]
-        left, right = 4 + 4 * parent_9p[3, p], 4 + 4 * parent_9p[5, p]
-        if a >= 0:
-            _link(nbr_9m, a, s[above_left + 3], s[above + 2], s[above + 3], s[left + 1])
-        if b >= 0:
-            _link(nbr_9m, b, s[above + 2], s[above + 3], s[above_right + 2], a)
-        if c >= 0:
-            _link(nbr_9m, c, s[left + 1], a, b, s[left + 3])
-        if d >= 0:
-            _link(nbr_9m, d, a, b, s[right], c)
-    return node_m, nbr_9m
+    node_m, site_n = _number(active_n)
+    m = node_m.size
+    table = _empty_table(m)
+    for i in range(m):
+        parent, child = node_m[i] >> 2, node_m[i] & 3
+        table[4 * m + i] = i
+        for k in range(4):
+            near = parent_9p[_PARENT_PLACE[child, k], parent]
+            _link(table, m, i, k, site_n[4 * near + 4 + _CHILD[child, k]])
+    return node_m, table[: 9 * m].reshape(9, m)
 
 
 @_kernel
@@ -111,21 +105,19 @@ def grid_sites(active_n, rows, cols):
     -------
     As `child_sites`.
     """
-    node_m, s = _number(active_n)
-    nbr_9m = np.empty((9, node_m.size), np.int32)
-    nbr_9m[5:] = -1
-    for i in range(node_m.size):
+    node_m, site_n = _number(active_n)
+    m = node_m.size
+    table = _empty_table(m)
+    for i in range(m):
         y, x = node_m[i] // cols % rows, node_m[i] % cols
         own = 4 + node_m[i]
         above, left, right = y > 0, x > 0, x < cols - 1
-        _link(
-            nbr_9m, i,
-            s[own - cols - 1] if above and left else -1,
-            s[own - cols] if above else -1,
-            s[own - cols + 1] if above and right else -1,
-            s[own - 1] if left else -1,
-        )  # fmt: skip
-    return node_m, nbr_9m
+        table[4 * m + i] = i
+        _link(table, m, i, 0, site_n[own - cols - 1] if above and left else -1)
+        _link(table, m, i, 1, site_n[own - cols] if above else -1)
+        _link(table, m, i, 2, site_n[own - cols + 1] if above and right else -1)
+        _link(table, m, i, 3, site_n[own - 1] if left else -1)
+    return node_m, table[: 9 * m].reshape(9, m)
 
 
 @_kernel
@@ -134,21 +126,16 @@ def pair_lists(nbr_9m):
 
     Returns
     -------
-    (2, pairs) int64, ascending in their sites: the site and its neighbour; and (4,) int64, the ends.
+    The site and its neighbour of each pair, (pairs,) int64, ascending in their sites; and (4,) int64, the ends.
     """
     m = nbr_9m.shape[1]
+    site_p, near_p = np.empty(4 * m + 1, np.int64), np.empty(4 * m + 1, np.int64)
     ends = np.empty(4, np.int64)
     count = 0
     for k in range(4):
         for i in range(m):
+            site_p[count] = i  # stays if there is a neighbour
+            near_p[count] = nbr_9m[k, i]
             count += nbr_9m[k, i] >= 0
         ends[k] = count
-    pairs = np.empty((2, count), np.int64)
-    count = 0
-    for k in range(4):
-        for i in range(m):
-            if nbr_9m[k, i] >= 0:
-                pairs[0, count] = i
-                pairs[1, count] = nbr_9m[k, i]
-                count += 1
-    return pairs, ends
+    return site_p[:count].copy(), near_p[:count].copy(), ends

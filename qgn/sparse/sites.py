@@ -105,9 +105,8 @@ def tables_on_device(shape: Shape, active_n: Tensor, parents: Sites | None) -> t
 
 def _pairs(sites: Sites) -> tuple[tuple[Tensor, Tensor], ...]:
     if sites.nbr_9m.device.type == "cpu":
-        pairs, ends = kernels.pair_lists(sites.nbr_9m.numpy())
-        site_p, near_p = torch.from_numpy(pairs)
-        counts = [ends[0], *(ends[1:] - ends[:-1])]
+        site_p, near_p, ends = map(torch.from_numpy, kernels.pair_lists(sites.nbr_9m.numpy()))
+        counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
         return tuple(zip(site_p.split(counts), near_p.split(counts), strict=True))
     return pairs_on_device(sites)
 

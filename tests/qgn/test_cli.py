@@ -28,11 +28,12 @@ def test_train_evaluate_predict(scenes, tmp_path, monkeypatch):
     work = tmp_path / "run"
     code, out, err = invoke(
         qgn_train, "--labels", scenes, "--work-dir", work, "--steps", 2, "--width", 4, "--batch-size", 2,
-        "--workers", 0, "--image-size", "32x64", monkeypatch=monkeypatch,
+        "--workers", 0, "--image-size", "32x64", "--recompute", monkeypatch=monkeypatch,
     )  # fmt: skip
     assert code == 0, err
     assert "road" in out
     assert "4 training images (split train), 2 validation images (split val); 32x64" in out
+    assert "sparse convolutions: native (pairs of neighbours), decoder levels recomputed in the backward pass" in out
     code, _, err = invoke(qgn_train, "--labels", scenes, "--work-dir", work, monkeypatch=monkeypatch)
     assert code == 1
     assert "holds a run already" in err
