@@ -19,7 +19,7 @@ triton_conv = import_module("qgn.sparse.triton_conv")
 
 def describe(device: str) -> str:  # noqa: ARG001
     """Return in words how it computes."""
-    return "implicit product in Triton"
+    return "implicit product in Triton" + (", interpreted on the CPU, very slow" if triton_conv.INTERPRETED else "")
 
 
 def forward(x_ni: Tensor, weight_9io: Tensor, sites: Sites) -> Tensor:

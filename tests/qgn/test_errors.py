@@ -1,6 +1,7 @@
 """The rows of docs/errors.md about training, evaluation and prediction; each is raised here."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -23,6 +24,7 @@ from qgn.device import choose_device
 from qgn.evaluate import evaluate_checkpoint
 from qgn.losses import LossValue
 from qgn.predict import find_photos, predict_files
+from qgn.sparse.backends import load_backend
 from qgn.trainer import clear_run, prepare, train
 from quadcodec.errors import QuadcodecError
 from quadcodec.store import ClassInfo
@@ -75,6 +77,18 @@ def unwritable_checkpoint(p):
 def other_levels(p):
     store = p.other([np.zeros((9, 9), np.uint8)], levels=4)
     prepare(replace(p.config(), labels=str(store.path)))
+
+
+def triton_missing(p):
+    with mock.patch.dict(sys.modules, {"triton": None}):
+        for module in ("qgn.sparse.triton_adapter", "qgn.sparse.triton_conv"):
+            sys.modules.pop(module, None)
+        load_backend("triton")
+
+
+def triton_on_cpu(p):
+    pytest.importorskip("triton", reason="triton is not installed (extra 'triton')")
+    p.train(backend="triton", device="cpu")
 
 
 def without_val(p):
@@ -182,6 +196,8 @@ CASES = {
     "only a store is replaced by one": no_store,
     "model '": lambda p: p.train(model="unet"),
     "both sides must be multiples": lambda p: p.train(crop=(33, 32)),
+    "is not installed: found no module": triton_missing,
+    "found rows on": triton_on_cpu,
     "holds a run already": used_folder,
     "expected a folder or nothing": file_for_folder,
     "too little to normalise": lambda p: p.train(batch_size=1, image_size=(32, 32)),
