@@ -55,7 +55,7 @@ test: install
 # numba reuses a cached unchecked kernel unless the cache is another one.
 bounds: install
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/.venv/numba-bounds $(BIN)/python -m pytest -q \
-		tests/test_pyramid.py tests/test_quadtree.py tests/test_record.py tests/test_corrupt.py tests/test_small.py
+		tests/test_pyramid.py tests/test_quadtree.py tests/test_record.py tests/test_corrupt.py tests/test_small.py tests/test_fuzz.py
 
 # Python 3.11 gets zarr 3.1.6 at most, 3.12 and later get 3.4: a second Python tests the other one, where there is one.
 OTHER := .venv/other

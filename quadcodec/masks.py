@@ -181,8 +181,8 @@ def _damaged(path: Path, what: object) -> MaskError:
 def _png_header(path: Path, start: bytes) -> tuple[str, tuple[int, int]]:
     if len(start) < 33:
         raise _damaged(path, f"{len(start)} bytes are no whole PNG header")
-    if start[12:16] != b"IHDR" or zlib.crc32(start[12:29]) != int.from_bytes(start[29:33], "big"):
-        raise _damaged(path, "the PNG header fails its checksum")
+    if start[8:16] != b"\0\0\0\rIHDR" or zlib.crc32(start[12:29]) != int.from_bytes(start[29:33], "big"):
+        raise _damaged(path, "the PNG header is not 13 bytes with their checksum")
     width, height, bits, color_type = struct.unpack_from(">IIBB", start, 16)
     mode = _PNG_MODES.get((bits, color_type))
     if mode is None:

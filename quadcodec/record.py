@@ -208,7 +208,7 @@ def decode(
     level : 0 for the (H, W) uint8 or uint16 mask; l > 0 for T_l, int16 or int32.
     region : (y0, x0, h, w) in pixels: the cells of the level that touch it.
     tables : those of the record's store, if it has some (`LabelStore.tables`).
-    max_pixels : refuse a record whose mask has more: a few bytes can claim 2**32. Decoding takes at most 16 bytes of
+    max_pixels : refuse a record whose mask has more: a few bytes can claim 2**32. Decoding takes at most 48 bytes of
         memory a pixel.
 
     Raises

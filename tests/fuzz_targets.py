@@ -47,7 +47,7 @@ from quadcodec.tables import pack as pack_tables
 from .test_corrupt import reseal
 
 MAX_PIXELS = 2**20
-BYTES_A_PIXEL = 16
+BYTES_A_PIXEL = 48
 """The bound of docs/format.md."""
 SHARD_SIZE = 64
 

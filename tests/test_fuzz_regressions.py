@@ -1,12 +1,14 @@
 """What `tests.fuzz` found, kept small."""
 
+import base64
 import json
 import struct
 
 import pytest
 
-from quadcodec.errors import ManifestError
+from quadcodec.errors import ManifestError, MaskError
 from quadcodec.manifest_toml import parse_manifest
+from quadcodec.masks import mask_form, read_mask
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,16 @@ def test_descriptions_of_checkpoints(change, tmp_path):
     with pytest.raises(CheckpointError, match=r"holds no description|do not fit") as caught:
         load_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_png_whose_header_is_of_another_length(tmp_path):
+    """Its first 13 bytes pass the checksum that follows them, all of it passes that at its end."""
+    data = base64.b64decode(
+        b"iVBORw0KGgoAAAA+SUhEUgAAABcAAAAUAQAAAABOxZujAAAAFUlEQVR4nGNgYPjHQBD/J4z/M4AxAPlxHs5A4iY7AAAAAElFTkSu"
+        b"QmCC3uYmDwAAAB9JREFUeJxjYEIDzBDAMNTFWaCAERUMeXEYA92/OMQBxNkD34K8AjEAAAAASUVORK5CYII="
+    )
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    for read in (read_mask, mask_form):
+        with pytest.raises(MaskError, match="header is not 13 bytes"):
+            read(path)
