@@ -235,10 +235,12 @@ def read_sections(record: bytes, layout: Layout, level: int = 0) -> list[bytes]:
             )
         if section.nbytes and record[section.offset + section.nbytes : section.end] != _checksum(stored):
             raise CorruptRecordError(f"{name} contradicts its checksum")
-        # No level has more nodes than cells, and a section but one level, or as many as are worth 4/3 of its finest.
+        # A level has no more nodes than cells, the coarse ones no more than twice those of their finest.
         most = 2 * shape.symbol_width * (header.canvas_pixels >> 2 * finest)
         if k == 0:
             most += shape.num_labels * shape.id_width + 2 * shape.num_pairs * shape.index_width
+        else:  # a byte tells four composites at most, and each of them has four children
+            most = min(most, 16 * shape.symbol_width * len(raws[-1]))
         try:
             size = entropy.raw_size(section.stage, stored)
             if size > most:
