@@ -127,7 +127,7 @@ class TomlTable:
         value = self._values.pop(key, default)
         if value is _MISSING:
             raise self.fail(key, f"is missing, expected {expected}. Add it.")
-        if type(value) is not kind and value is not default:  # type: a bool is no int here
+        if value is not default and (type(value) is not kind or _has_nul(value)):  # type: a bool is no int here
             raise self.fail(key, f"is {value!r}, expected {expected}. Correct it.")
         return value
 
@@ -146,7 +146,7 @@ class TomlTable:
     def items(self, key: str, kind: type, expected: str, default: Any = _MISSING) -> tuple[Any, ...]:
         values = self.take(key, list, f"a list of {expected}", default)
         for value in values:
-            if type(value) is not kind:
+            if type(value) is not kind or _has_nul(value):
                 raise self.fail(key, f"holds {value!r}, expected {expected}. Correct it.")
         return tuple(values)
 
@@ -184,6 +184,11 @@ class TomlTable:
 
     def _inner(self, key: str, values: dict[str, Any]) -> TomlTable:
         return TomlTable(self.file, f"{self._where}{key}.", values)
+
+
+def _has_nul(value: object) -> bool:
+    """Whether a value is a text that cannot be part of a path."""
+    return isinstance(value, str) and "\0" in value
 
 
 def parse_manifest(file: str, data: bytes) -> Manifest:
