@@ -13,6 +13,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -565,7 +566,7 @@ def _edit_json(rng: Random, value: object) -> object:
         if isinstance(holder, dict) and rng.random() < 0.2:
             del holder[key]
         else:
-            holder[key] = rng.choice(_JSON)
+            holder[key] = deepcopy(rng.choice(_JSON))  # a second edit may reach into it
         return value
 
 
