@@ -240,6 +240,8 @@ def read_sections(record: bytes, layout: Layout, level: int = 0) -> list[bytes]:
         most = sum(header.most_nodes(n) * (shape.symbol_width if n else shape.index_width) for n in levels)
         if k == 0:
             most += shape.num_labels * shape.id_width + 2 * shape.num_pairs * shape.index_width
+        else:  # a byte tells four composites at most, and each of them has four children
+            most = min(most, 16 * shape.symbol_width * len(raws[-1]))
         try:
             size = entropy.raw_size(section.stage, stored)
             if size > most:

@@ -135,6 +135,10 @@ def test_a_section_is_no_longer_than_its_levels_can_be():
     for index in range(4):
         with pytest.raises(FormatError, match="declares 10000000 bytes, expected"):
             decode(reseal(record, [(index, 1, bomb)]))
+    # Far below what its canvas holds, and beyond what the level above splits.
+    uniform = LinearQuadtree(np.full(256 * 256, 7, np.int16), (0, 0, 0, 0, 0, 256 * 256), 2**13, 2**13)
+    with pytest.raises(FormatError, match="declares 10000000 bytes, expected 0 at most"):
+        decode(reseal(fast.encode(uniform), [(3, 1, bomb)]))
     exact = record_of("blocks", "raw")
     for index, section in enumerate(read_layout(exact).sections):
         data = exact[section.offset : section.offset + section.nbytes]
