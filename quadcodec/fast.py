@@ -224,7 +224,7 @@ def read_sections(record: bytes, layout: Layout, level: int = 0) -> list[bytes]:
     CorruptRecordError : a section is cut off, contradicts its checksum, or is longer than its levels can be.
     """
     header, shape = layout.header, layout.shape
-    raws = []
+    raws: list[bytes] = []
     for k, section in enumerate(layout.needed(level)):
         finest = len(layout.sections) - 1 - k
         name = f"level {finest}" if k else "coarse levels"
