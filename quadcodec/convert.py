@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +27,7 @@ from .info import ClassInfo, Columns, Problem, StoreInfo
 from .manifest import Manifest, Source, detect_manifest, find_masks, load_manifest
 from .masks import image_size, mask_form, mask_size, read_mask
 from .ngff import add_levels, check_levels
+from .parallel import processes
 from .record import encode
 from .shard import EMPTY, choose_shard_size, read_shard_index, shard_path
 from .store import open_store, partial_path, store_attributes, stored_plan, stored_tables
@@ -491,18 +489,5 @@ def worker_pool(plan: Plan, workers: int) -> Iterator[Executor | None]:
         yield None
         return
     encode(np.eye(2, dtype=plan.dtype), levels=plan.info.levels, profile=plan.info.profile)
-    # Not forked: the parent may hold threads and locks of other libraries.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as executor:
+    with processes(workers) as executor:
         yield executor
-
-
-def _end_with_parent() -> None:
-    """Let a worker end when its parent was killed: it would wait for tasks for ever, or write what nobody expects."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -12,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from .errors import StoreError
 
-__all__ = ["Task", "choose_workers", "run_tasks"]
+__all__ = ["Task", "choose_workers", "processes", "run_tasks"]
 
 Result = TypeVar("Result", covariant=True)
 
@@ -40,8 +41,7 @@ def run_tasks(tasks: Iterable[Task[Result]], workers: int) -> Iterator[Result]:
         yield from (task.run() for task in tasks)
         return
     queue = iter(tasks)
-    # Not forked: the parent may hold threads and locks of other libraries.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with processes(workers) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             while True:
@@ -58,3 +58,21 @@ def run_tasks(tasks: Iterable[Task[Result]], workers: int) -> Iterator[Result]:
 
 def _run(task: Task[Result]) -> Result:
     return task.run()
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """Return an executor of worker processes, which end when this one does."""
+    # Not forked: the parent may hold threads and locks of other libraries.
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when its parent was killed: it would wait for tasks for ever, or write what nobody expects."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
