@@ -200,6 +200,31 @@ def test_every_epoch_takes_every_image_once():
     assert list(islice(order, 2)) != list(islice(TrainingOrder(range(10), 4, 10, 6), 2))
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 3), st.integers(0, 9), st.integers(0, 9))
+def test_the_order_starts_at_any_step_and_parts_make_the_whole(images, part, world, start, steps):
+    start = min(start, steps)
+    whole = list(TrainingOrder(range(images), part * world, steps, 7))
+    parts = [TrainingOrder(range(images), part * world, steps, 7, start, rank, world) for rank in range(world)]
+    assert [len(own) for own in parts] == [steps - start] * world
+    batches = [[key for own in batch for key in own] for batch in zip(*parts, strict=True)]
+    assert batches == whole[start:]
+    assert {len(own) for batch in zip(*parts, strict=True) for own in batch} <= {part}
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"batch_size": 3, "world": 2}, "rank 0 of 2 and a batch of 3"),
+        ({"rank": 1}, "rank 1 of 1"),
+        ({"start": 6}, "start is 6, expected 0..5"),
+    ],
+)
+def test_an_order_that_cannot_be_is_refused(values, found):
+    with pytest.raises(ValueError, match=found):
+        TrainingOrder(range(4), **{"batch_size": 2, "steps": 5, "seed": 0} | values)
+
+
 def test_photos_that_cannot_serve_are_named(tmp_path):
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)).save(path)

@@ -20,6 +20,7 @@ from qgn.config import TrainConfig
 from qgn.data.classes import class_map
 from qgn.data.dataset import SegmentationDataset
 from qgn.data.photos import read_photo
+from qgn.data.splits import divide
 from qgn.device import choose_device
 from qgn.evaluate import evaluate_checkpoint
 from qgn.losses import LossValue
@@ -169,6 +170,10 @@ def two_splits(p):
     prepare(replace(p.config(), labels=str(p.other(masks, splits=["a", "b"]).path)))
 
 
+def all_held_aside(p):
+    divide(p.store, Path(p.store.info.image_root), train_split=None, val_fraction=0.0, seed=0, held_aside=4)
+
+
 CASES = {
     "an older checkpoint there is intact": unwritable_checkpoint,
     "cannot be read as a checkpoint": lambda p: load_checkpoint(p.folder / "none.safetensors"),
@@ -183,6 +188,7 @@ CASES = {
     "the photo cannot be read": lambda p: read_photo(p.folder / "none.png"),
     "Mend the pair and convert again": lambda p: read_photo(p.photo(), native=(7, 8)),
     "has its photo below": lambda p: p.train(images="/nowhere"),
+    "would be set aside for": all_held_aside,
     "--train-split NAME": two_splits,
     "cannot be used (": lambda p: choose_device("cuda:99"),
     "has no images for validation": without_val,

@@ -22,9 +22,11 @@ def store_of(painted, tmp_path):
     return make
 
 
-def divided(store, *, train_split=None, val_fraction=0.0, seed=0):
+def divided(store, *, train_split=None, val_fraction=0.0, seed=0, held_aside=0):
     root = Path(store.info.image_root)
-    return divide(store, root, train_split=train_split, val_fraction=val_fraction, seed=seed)
+    return divide(
+        store, root, train_split=train_split, val_fraction=val_fraction, seed=seed, held_aside=held_aside
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,28 @@ def test_what_is_set_aside_hangs_little_on_missing_photos(store_of, painted):
     fewer = divided(store, val_fraction=0.4, seed=3)
     assert (fewer.val, fewer.train, fewer.without_photo) == (whole.val, whole.train[1:], 1)
     assert len({divided(store, val_fraction=0.4, seed=seed).val for seed in range(9)}) > 1
+
+
+@pytest.mark.parametrize(("splits", "val_fraction"), [("aaaaa", 0.2), ("aaaaa", 0.0)])
+def test_held_aside_images_are_apart_from_all_others(store_of, splits, val_fraction):
+    store = store_of(*splits)
+    plain = divided(store, val_fraction=val_fraction, seed=5)
+    division = divided(store, val_fraction=val_fraction, seed=5, held_aside=2)
+    assert division == divided(store, val_fraction=val_fraction, seed=5, held_aside=2)
+    assert division.val == plain.val
+    assert len(division.held_aside) == 2
+    assert sorted((*division.train, *division.held_aside)) == list(plain.train)
+    more = divided(store, val_fraction=val_fraction, seed=5, held_aside=3)
+    assert set(division.held_aside) < set(more.held_aside)
+
+
+def test_held_aside_images_are_of_the_training_split(store_of):
+    store = store_of("train", "val", "train", "train", "extra")
+    division = divided(store, held_aside=2)
+    assert sorted((*division.train, *division.held_aside)) == [0, 2, 3]
+    assert division.val == (1,)
+    with pytest.raises(TrainingError, match=r"has 3 training images, and 3 would be set aside .* Hold fewer"):
+        divided(store, held_aside=3)
 
 
 def test_one_image_is_trained_on(tmp_path, store_of):
