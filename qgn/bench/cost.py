@@ -1,4 +1,4 @@
-"""What a whole model costs: parameters, multiply-adds, and what it keeps for the backward pass, counted on meta tensors.
+"""What a whole model costs: parameters, multiply-adds, what it keeps for the backward pass; counted on meta tensors.
 
 The features are on the meta device, where a tensor has a shape and no data; the label trees and the tables made of
 them are real. The model's own code runs, at any size, in seconds.
