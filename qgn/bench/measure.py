@@ -68,15 +68,17 @@ def both_seconds(
 def saved_bytes(module: nn.Module, features: Sequence[Tensor], forward: Callable[[], Any]) -> int:
     """Return the bytes that a forward pass keeps for the backward pass.
 
-    Every storage counts once and whole. Parameters and the encoder's features do not count: they are there anyway.
+    Every storage counts once and whole, on the meta device, too. Parameters and features do not count: they are there
+    anyway.
     """
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *features)}
+    # By the storage's own address: on the meta device all data lies at 0.
+    known = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *features)}
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            saved[storage.data_ptr()] = storage.nbytes()
+        if storage._cdata not in known:
+            saved[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -76,7 +76,9 @@ def by_place(weight_oi33: Tensor) -> Tensor:
 def compute_type(x_ni: Tensor) -> torch.dtype:
     """Return the autocast type where there is one, else the tensor's own."""
     device = x_ni.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_ni.dtype
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x_ni.dtype
+    return torch.get_autocast_dtype(device)
 
 
 class SubMConv3x3(nn.Module):
