@@ -60,6 +60,15 @@ class ConfusionMatrix:
         """Return the mean IoU over the classes whose union is not empty; nan if there is none."""
         return float(self.iou_k().nanmean())
 
+    def accuracy_k(self) -> Tensor:
+        """Return the share of each class's pixels that are right, (k,) float64; nan for a class without pixels."""
+        counts_kk = self.counts_kk.double()
+        return counts_kk.diagonal() / counts_kk.sum(1)
+
+    def mean_accuracy(self) -> float:
+        """Return the mean accuracy over the classes that have pixels; nan if there is none."""
+        return float(self.accuracy_k().nanmean())
+
     def pixel_accuracy(self) -> float:
         """Return the share of counted pixels that are right; nan if there is none."""
         counts_kk = self.counts_kk.double()

@@ -36,6 +36,10 @@ def test_confusion_matrix_equals_counting_by_hand():
     assert math.isnan(matrix.iou_k()[3])
     assert matrix.miou() == pytest.approx(np.mean(expected))
     assert matrix.pixel_accuracy() == pytest.approx((true == predicted)[known].mean())
+    accuracies = [(predicted == c)[true == c].mean() for c in range(3)]
+    assert matrix.accuracy_k()[:3].tolist() == pytest.approx(accuracies)
+    assert math.isnan(matrix.accuracy_k()[3])
+    assert matrix.mean_accuracy() == pytest.approx(np.mean(accuracies))
 
 
 def test_void_pixels_and_empty_unions_do_not_count():
@@ -50,12 +54,14 @@ def test_void_pixels_and_empty_unions_do_not_count():
 def test_a_class_that_is_only_predicted_scores_zero():
     matrix = ConfusionMatrix(2).update(torch.tensor([1, 0]), torch.tensor([0, 0]))
     assert matrix.iou_k().tolist() == [0.5, 0.0]
+    assert matrix.mean_accuracy() == 0.5  # class 1 has no pixels
 
 
 def test_nothing_counted_gives_nan():
     matrix = ConfusionMatrix(2)
     assert math.isnan(matrix.miou())
     assert math.isnan(matrix.pixel_accuracy())
+    assert math.isnan(matrix.mean_accuracy())
 
 
 @pytest.mark.parametrize("scheme", ["all", "gtc", "pc"])
