@@ -14,8 +14,6 @@ from .tables import align
 if TYPE_CHECKING:
     from qgn.evaluate import Evaluation
 
-SCHEMES = ("all", "gtc", "pc")
-
 
 def main() -> None:
     """Run ``qgn-eval``."""
@@ -28,27 +26,24 @@ def main() -> None:
 @click.option(
     "--split", default="val", help="Split to score; 'all' for every image. Without a 'val': what training set aside."
 )
-@click.option("--propagation", default="all,gtc,pc", help="Schemes, separated by commas.")
+@click.option("--propagation", help="Schemes, separated by commas.  [default: all that the model knows]")
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of the photos.  [default: the store's]")
 @click.option("--batch-size", default=8, type=click.IntRange(1), help="Images at once.")
 @click.option("--workers", default=1, type=click.IntRange(0), help="Processes that read data.")
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def cli(
-    checkpoint: Path, labels: Path, split: str, propagation: str, images: Path | None, batch_size: int, workers: int,
-    device: str | None, as_json: bool,
+    checkpoint: Path, labels: Path, split: str, propagation: str | None, images: Path | None, batch_size: int,
+    workers: int, device: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Score a checkpoint: mIoU, pixel accuracy, composite scores and active sites, by propagation scheme."""
+    """Score a checkpoint: mIoU, pixel accuracy, and a quadtree model's composites and sites, by propagation scheme."""
     from tqdm import tqdm
 
     from qgn.device import choose_device
     from qgn.evaluate import evaluate_checkpoint
     from quadcodec.store import open_store
 
-    schemes = tuple(dict.fromkeys(scheme.strip() for scheme in propagation.split(",")))
-    unknown = [scheme for scheme in schemes if scheme not in SCHEMES]
-    if unknown:
-        raise click.UsageError(f"propagation {unknown[0]!r} is unknown, expected some of {','.join(SCHEMES)}")
+    schemes = None if propagation is None else tuple(dict.fromkeys(s.strip() for s in propagation.split(",")))
     everything = split == "all" and "all" not in open_store(labels).info.splits
     with tqdm(desc="evaluate", unit="image", disable=None) as bar:
 
@@ -80,4 +75,5 @@ def tables(evaluation: Evaluation) -> str:
     aside = f" (set aside from {evaluation.set_aside_from})" if evaluation.set_aside_from else ""
     images = f"split {evaluation.split}{aside}: {evaluation.images} images{left_out}"
     head = f"{evaluation.checkpoint} on {evaluation.labels}, {images}"
-    return "\n\n".join([head, align(totals), align(classes), align(levels, left=2)])
+    parts = [head, align(totals), align(classes)]
+    return "\n\n".join(parts if len(levels) == 1 else [*parts, align(levels, left=2)])

@@ -25,7 +25,10 @@ def main() -> None:
 @click.option("--images", type=click.Path(path_type=Path), help="Folder of the photos.  [default: the store's]")
 @click.option("--work-dir", type=click.Path(path_type=Path), help="For checkpoints and log.  [default: runs/LABELS]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the work folder.")
-@click.option("--model", default="qgn_resnet18", help="qgn_resnet18, 34, 50 or 101.")
+@click.option(
+    "--model", default="qgn_resnet18", help="qgn_resnet18, 34, 50 or 101, or a dense rival; see docs/training.md."
+)
+@click.option("--variant", "variants", multiple=True, help="Choice of the reference code; see docs/training.md.")
 @click.option("--width", default=32, type=click.IntRange(1), help="Channels of the first stage; 64 is full size.")
 @click.option("--image-size", type=Size(), help="Resize photos and trees.  [default: native; on a CPU about 256x256]")
 @click.option("--native", is_flag=True, help="Keep every image's own size, on a CPU too; not with --image-size.")
@@ -34,7 +37,7 @@ def main() -> None:
     help="Train on random windows of the images, at their own size or that of --image-size; sides multiples of 32. "
     "Evaluation takes whole images.",
 )  # fmt: skip
-@click.option("--propagation", default="gtc", type=click.Choice(["all", "gtc", "pc"]), help="Cells that go on.")
+@click.option("--propagation", help="Cells that go on: gtc, all or pc.  [default: gtc; dense for dense models]")
 @click.option("--loss", default="adaptive", type=click.Choice(["adaptive", "fixed"]), help="Weights of the levels.")
 @click.option("--gamma", default=1.0, help="Ratio of fixed weights, level to level.")
 @click.option("--optimizer", default="adamw", type=click.Choice(["adamw", "sgd"]), help="SGD has momentum 0.9.")
@@ -61,7 +64,7 @@ def cli(
     labels: Path, images: Path | None, work_dir: Path | None, overwrite: bool, native: bool,
     void: tuple[int | None, ...], eval_every: int | None, device: str | None, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train a quadtree generating network on a store of label trees."""
+    """Train a quadtree generating network, or a dense one, on a store of label trees."""
     if native and settings["image_size"] is not None:
         raise click.UsageError("--native keeps every image's own size, --image-size changes it. Leave one out")
     from tqdm import tqdm
@@ -100,6 +103,7 @@ def cli(
 def describe(setup: Setup) -> str:
     """Return what is about to be trained: images, sizes, classes with their shares of pixels."""
     from qgn.data.classes import class_shares
+    from qgn.models.build import DENSE
     from qgn.sparse.backends import load_backend
 
     config = setup.config
@@ -109,12 +113,16 @@ def describe(setup: Setup) -> str:
     images = setup.images
     val = f"set aside from {images.train_split}" if images.set_aside else "val"
     left_out = f", {images.without_photo} without a photo left out" if images.without_photo else ""
-    return (
+    text = (
         f"{align(rows, left=2)}\n"
         f"{len(images.train)} training images (split {images.train_split}), "
         f"{len(images.val)} validation images{f' (split {val})' if images.val else ''}{left_out}; {size}\n"
-        f"{config.model}, width {config.width}, propagation {config.propagation}, {config.loss} loss, "
-        f"{config.optimizer}, on {config.device}\n"
+        f"{' '.join((config.model, *config.variants))}, width {config.width}, propagation {config.propagation}, "
+    )
+    if config.model in DENSE:
+        return f"{text}{config.optimizer}, on {config.device}"
+    return (
+        f"{text}{config.loss} loss, {config.optimizer}, on {config.device}\n"
         f"sparse convolutions: {config.backend} ({load_backend(config.backend).describe(config.device)})"
         f"{', decoder levels recomputed in the backward pass' if config.recompute else ''}"
     )

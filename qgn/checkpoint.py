@@ -16,11 +16,11 @@ from qgn.data.batch import VOID
 from qgn.data.classes import ClassMap
 from qgn.errors import CheckpointError
 from qgn.models.build import build_model
-from qgn.models.qgn import QGN
+from qgn.models.segmenter import Segmenter
 from quadcodec.files import write_atomic
 
 _KEY = "qgn"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,11 @@ class Checkpoint:
     scores: dict[str, Any]
     config: dict[str, Any]
     """The training run's settings."""
+    variants: tuple[str, ...] = ()
+    """As `build_model`. A file of version 1 has none."""
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, model: QGN, beta_l: Tensor) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor) -> None:
     """Write a checkpoint whole or not at all; an older one stays intact until the new one is on disk.
 
     Raises
@@ -56,7 +58,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, model: QGN, beta_l: Tens
         ) from error
 
 
-def load_checkpoint(path: str | Path) -> tuple[Checkpoint, QGN]:
+def load_checkpoint(path: str | Path) -> tuple[Checkpoint, Segmenter]:
     """Return a checkpoint and its model, in evaluation mode on the CPU.
 
     Raises
@@ -77,14 +79,15 @@ def load_checkpoint(path: str | Path) -> tuple[Checkpoint, QGN]:
         if values.pop("version") > _VERSION:
             raise CheckpointError(f"{path}: was written by a newer qgn. Update it")
         class_map = _read_classes(values.pop("classes"))
+        variants = tuple(values.pop("variants", ()))
         size = values.pop("image_size")
         if size is not None:
             size = _whole_numbers(size, 2, 2**14)
             _whole_numbers([side - 1 for side in size], 2, 2**14)
-        checkpoint = Checkpoint(**values, classes=class_map, image_size=size)
+        checkpoint = Checkpoint(**values, classes=class_map, image_size=size, variants=variants)
         _whole_numbers([checkpoint.width], 1, 2**16)
         with torch.device("meta"):
-            outline = build_model(checkpoint.model, len(class_map), width=checkpoint.width)
+            outline = build_model(checkpoint.model, len(class_map), width=checkpoint.width, variants=variants)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: holds no description of a qgn model ({error!r}). Name a file that qgn-train wrote"
@@ -94,10 +97,10 @@ def load_checkpoint(path: str | Path) -> tuple[Checkpoint, QGN]:
         outline.load_state_dict(weights, assign=True)  # takes no memory: a few bytes can name any width
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path}: its weights do not fit {checkpoint.model} of width {checkpoint.width} with {len(class_map)} "
-            f"classes ({str(error).splitlines()[1].strip()}). The file is damaged or was edited"
+            f"{path}: its weights do not fit {' '.join((checkpoint.model, *variants))} of width {checkpoint.width} "
+            f"with {len(class_map)} classes ({str(error).splitlines()[1].strip()}). The file is damaged or was edited"
         ) from error
-    model = build_model(checkpoint.model, len(class_map), width=checkpoint.width)
+    model = build_model(checkpoint.model, len(class_map), width=checkpoint.width, variants=variants)
     model.load_state_dict(weights)
     return checkpoint, model.eval()
 

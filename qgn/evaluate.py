@@ -19,13 +19,16 @@ from qgn.data.samples import Batch, Samples, collate, raising
 from qgn.data.splits import divide
 from qgn.errors import CheckpointError, TrainingError
 from qgn.metrics import CompositeScores, ConfusionMatrix
-from qgn.models.qgn import QGN, STRIDE
+from qgn.models.prediction import QuadtreePrediction
+from qgn.models.segmenter import STRIDE, Segmenter
 from quadcodec.store import LabelStore, open_store
 
 
 @dataclass(frozen=True)
 class Scores:
     """Hold the scores of one scheme over a split; shares in percent, nan where there is nothing to count.
+
+    Those by level are empty for a dense model, which has none.
 
     Attributes
     ----------
@@ -70,7 +73,7 @@ def restore(map_hw: Tensor, origin: tuple[int, int], size: Size, native: Size) -
 
 @torch.no_grad()
 def evaluate(
-    model: QGN,
+    model: Segmenter,
     loader: DataLoader[Batch],
     classes: ClassMap,
     schemes: Sequence[str],
@@ -92,14 +95,15 @@ def evaluate(
     was_training = model.training
     model.eval()
     confusion = {scheme: ConfusionMatrix(len(classes)) for scheme in schemes}
-    composites = {scheme: CompositeScores(device=device) for scheme in schemes}
+    composites: dict[str, CompositeScores] = {}
     images = 0
     for cpu_batch in raising(loader):
         batch = cpu_batch.to(device)
         features = model.encoder(batch.images_bchw)
         for scheme in schemes:
             prediction = model.decoder(features, batch.labels, scheme)
-            composites[scheme].update(prediction)
+            if isinstance(prediction, QuadtreePrediction):
+                composites.setdefault(scheme, CompositeScores(device=device)).update(prediction)
             maps_bhw = prediction.to_pixels().to(torch.uint8).cpu()
             for map_hw, native, origin, size in zip(
                 maps_bhw, batch.natives, batch.labels.origins, batch.labels.sizes, strict=True
@@ -109,10 +113,10 @@ def evaluate(
         images += len(batch.indices)
         progress(len(batch.indices))
     model.train(was_training)
-    return {scheme: _scores(confusion[scheme], composites[scheme], classes, images) for scheme in schemes}
+    return {scheme: _scores(confusion[scheme], composites.get(scheme), classes, images) for scheme in schemes}
 
 
-def _scores(confusion: ConfusionMatrix, composites: CompositeScores, classes: ClassMap, images: int) -> Scores:
+def _scores(confusion: ConfusionMatrix, composites: CompositeScores | None, classes: ClassMap, images: int) -> Scores:
     def by_level(values: Tensor) -> dict[int, float]:
         return {level: float(values[level]) for level in range(len(values) - 1, 0, -1)}
 
@@ -120,10 +124,10 @@ def _scores(confusion: ConfusionMatrix, composites: CompositeScores, classes: Cl
         miou=100 * confusion.miou(),
         pixel_accuracy=100 * confusion.pixel_accuracy(),
         iou=dict(zip(classes.names, (100 * confusion.iou_k()).tolist(), strict=True)),
-        sites=by_level(composites.sites_l().double() / images),
-        site_share=by_level(100 * composites.share_l()),
-        composite_precision=by_level(100 * composites.precision_l()),
-        composite_recall=by_level(100 * composites.recall_l()),
+        sites={} if composites is None else by_level(composites.sites_l().double() / images),
+        site_share={} if composites is None else by_level(100 * composites.share_l()),
+        composite_precision={} if composites is None else by_level(100 * composites.precision_l()),
+        composite_recall={} if composites is None else by_level(100 * composites.recall_l()),
     )
 
 
@@ -174,7 +178,7 @@ def evaluate_checkpoint(
     labels: str | Path,
     *,
     split: str | None = None,
-    schemes: Sequence[str] = ("all", "gtc", "pc"),
+    schemes: Sequence[str] | None = None,
     images: str | Path | None = None,
     batch_size: int = 8,
     workers: int = 1,
@@ -185,13 +189,25 @@ def evaluate_checkpoint(
 
     In a store without a split 'val', 'val' is what the checkpoint's training set aside of it.
 
+    Parameters
+    ----------
+    schemes : by default all that the model knows.
+
     Raises
     ------
     CheckpointError : the checkpoint cannot be read, or its classes are not those of the store.
     StoreError : no such store or split.
-    TrainingError : nothing was set aside, no image has a photo, or a photo cannot be read.
+    TrainingError : nothing was set aside, no image has a photo, a photo cannot be read, or the model does not know
+        a scheme.
     """
     described, model = load_checkpoint(checkpoint)
+    schemes = model.schemes if schemes is None else schemes
+    unknown = [scheme for scheme in schemes if scheme not in model.schemes]
+    if unknown:
+        raise TrainingError(
+            f"{checkpoint}: holds {described.model}, to which propagation {unknown[0]!r} is unknown, expected some of "
+            f"{','.join(model.schemes)}"
+        )
     store = open_store(labels)
     check_levels(store)
     root = Path(images if images is not None else store.info.image_root)

@@ -20,7 +20,7 @@ from qgn.data.photos import normalise, read_photo, resize_photo
 from qgn.errors import TrainingError
 from qgn.evaluate import restore
 from qgn.models.prediction import QuadtreePrediction
-from qgn.models.qgn import QGN, STRIDE
+from qgn.models.segmenter import STRIDE, Segmenter
 from quadcodec.build import is_label_store, remove_store
 from quadcodec.masks import write_mask
 from quadcodec.pyramid import COMPOSITE
@@ -44,7 +44,8 @@ class Prediction:
     classes : (H, W) uint8 classes 0..k-1, at the photo's size.
     tree : the quadtree of the predicted classes, at the network's size.
     grown : the cells that the decoder visited, for pictures: where it stopped, and where it went on. No quadtree
-        as the format has it: cells may be split that hold one class, or that lie beyond the image.
+        as the format has it: cells may be split that hold one class, or that lie beyond the image. A dense model
+        visits no cells: for it, this is the tree.
     """
 
     classes: NDArray[np.uint8]
@@ -57,21 +58,25 @@ class Predictor:
     """Predict with a checkpoint. Made by `load_predictor`."""
 
     checkpoint: Checkpoint
-    model: QGN
+    model: Segmenter
     device: str
 
     @torch.no_grad()
     def __call__(self, photo: NDArray[np.uint8]) -> Prediction:
-        """Predict a photo (H, W, 3) uint8 by predicted composites (section 3.3 of the paper)."""
+        """Predict a photo (H, W, 3) uint8, by the model's scheme that needs no labels."""
         native = photo.shape[:2]
         resized = resize_photo(photo, self.checkpoint.image_size)
         height, width = resized.shape[:2]
         canvas = torch.zeros(1, 3, -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
         canvas[0, :, :height, :width] = torch.from_numpy(normalise(resized))
-        prediction = self.model(canvas.to(self.device), propagation="pc")
-        pixels = restore(prediction.to_pixels()[0], (0, 0), (height, width), (native[0], native[1]))
-        grown = grown_tree(prediction, height, width)
-        return Prediction(pixels.to(torch.uint8).cpu().numpy(), predicted_tree(grown), grown)
+        prediction = self.model(canvas.to(self.device))
+        map_hw = prediction.to_pixels()[0]
+        pixels = restore(map_hw, (0, 0), (height, width), (native[0], native[1])).to(torch.uint8).cpu().numpy()
+        if isinstance(prediction, QuadtreePrediction):
+            grown = grown_tree(prediction, height, width)
+            return Prediction(pixels, predicted_tree(grown), grown)
+        tree = LinearQuadtree.from_mask(map_hw[:height, :width].to(torch.uint8).cpu().numpy())
+        return Prediction(pixels, tree, tree)
 
 
 def load_predictor(path: str | Path, device: str = "cpu") -> Predictor:

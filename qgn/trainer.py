@@ -24,17 +24,15 @@ from qgn.data.samples import Samples, collate, raising
 from qgn.data.splits import Division, divide
 from qgn.errors import TrainingError
 from qgn.evaluate import Scores, check_levels, evaluate, evaluation_loader
-from qgn.losses import QuadtreeLoss
-from qgn.models.build import MODEL_NAMES, build_model
-from qgn.models.qgn import QGN, STRIDE
+from qgn.losses import HeadLoss, criterion_of
+from qgn.models.build import build_model
+from qgn.models.segmenter import STRIDE, Segmenter
 from quadcodec.store import LabelStore, open_store
 
 POLY_POWER = 0.9
 """Exponent of the learning rate's decay (A.2 of the paper)."""
 TAIL = 1 / 3
 """Share of the steps over which the schedule 'tail' decays."""
-SCHEME = "pc"
-"""The scheme by which the best checkpoint is chosen: the one that needs no labels."""
 LOG, LAST, BEST = RUN_FILES = ("log.jsonl", "last.safetensors", "best.safetensors")
 """What a run writes to its folder."""
 
@@ -54,7 +52,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Step:
-    """Report one training step."""
+    """Report one training step. A dense model's heads count as levels, the main one as level 0."""
 
     step: int
     loss: float
@@ -76,8 +74,7 @@ def prepare(config: TrainConfig) -> Setup:
     """
     store = open_store(config.labels)
     check_levels(store)
-    if config.model not in MODEL_NAMES:
-        raise TrainingError(f"model {config.model!r} is unknown, expected one of {', '.join(MODEL_NAMES)}")
+    config = _with_scheme(config)
     if config.crop is not None and (any(side % STRIDE or side <= 0 for side in config.crop)):
         raise TrainingError(f"crop {config.crop[0]}x{config.crop[1]}: both sides must be multiples of {STRIDE}")
     root = Path(config.images if config.images is not None else store.info.image_root)
@@ -85,6 +82,29 @@ def prepare(config: TrainConfig) -> Setup:
     _check_batches(config, store, images.train)
     pixels = count_pixels(store, (*images.train, *images.val))
     return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images)
+
+
+def _with_scheme(config: TrainConfig) -> TrainConfig:
+    """Fill in the model's own scheme; raise TrainingError for a model that cannot be built, or does not know it."""
+    try:
+        with torch.device("meta"):
+            schemes = _model(config, num_classes=1).schemes
+    except ValueError as error:
+        raise TrainingError(f"{error}") from error
+    if config.propagation is None:
+        return replace(config, propagation=schemes[0])
+    if config.propagation not in schemes:
+        raise TrainingError(
+            f"propagation {config.propagation!r} is unknown to {config.model}, expected one of {', '.join(schemes)}"
+        )
+    return config
+
+
+def _model(config: TrainConfig, num_classes: int) -> Segmenter:
+    return build_model(
+        config.model, num_classes, width=config.width, variants=config.variants, backend=config.backend,
+        recompute=config.recompute,
+    )  # fmt: skip
 
 
 def _check_batches(config: TrainConfig, store: LabelStore, images: tuple[int, ...]) -> None:
@@ -132,10 +152,8 @@ def train(
     config = setup.config
     work = Path(config.work_dir)
     torch.manual_seed(config.seed)
-    model = build_model(
-        config.model, len(setup.classes), width=config.width, backend=config.backend, recompute=config.recompute
-    ).to(config.device)
-    criterion = QuadtreeLoss(config.loss, gamma=config.gamma).to(config.device)
+    model = _model(config, len(setup.classes)).to(config.device)
+    criterion = criterion_of(model, config.loss, gamma=config.gamma).to(config.device)
     optimizer = build_optimizer(model, config)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config.schedule, step / config.steps))
     scores: dict[str, Scores] = {}
@@ -171,7 +189,7 @@ def train(
 
 
 def _save(
-    setup: Setup, step: int, model: QGN, criterion: QuadtreeLoss, scores: dict[str, Scores], best: float
+    setup: Setup, step: int, model: Segmenter, criterion: HeadLoss, scores: dict[str, Scores], best: float
 ) -> float:
     """Write the last checkpoint, and the best one where this is it; return the best score so far."""
     config = setup.config
@@ -179,9 +197,11 @@ def _save(
     values = {scheme: s.to_json() for scheme, s in scores.items()}
     # Absolute: an evaluation elsewhere asks whether it is given the same store.
     settings = config.to_json() | {"labels": str(setup.store.path.resolve())}
-    checkpoint = Checkpoint(config.model, config.width, setup.classes, config.image_size, step, values, settings)
+    checkpoint = Checkpoint(
+        config.model, config.width, setup.classes, config.image_size, step, values, settings, config.variants
+    )
     save_checkpoint(work / LAST, checkpoint, model, criterion.beta_l)
-    miou = scores[SCHEME].miou if scores else math.inf
+    miou = scores[model.schemes[-1]].miou if scores else math.inf
     score = -1.0 if math.isnan(miou) else miou  # nothing but void: worse than anything
     if scores and score <= best:
         return best
@@ -220,7 +240,7 @@ def _training_loader(setup: Setup) -> DataLoader[Any]:
     )  # fmt: skip
 
 
-def _evaluate(setup: Setup, model: QGN) -> dict[str, Scores]:
+def _evaluate(setup: Setup, model: Segmenter) -> dict[str, Scores]:
     if not setup.images.val:
         return {}
     config = setup.config
@@ -228,11 +248,11 @@ def _evaluate(setup: Setup, model: QGN) -> dict[str, Scores]:
         setup.store, setup.images.val, setup.root, setup.classes,
         size=config.image_size, batch_size=config.batch_size, workers=config.workers,
     )  # fmt: skip
-    return evaluate(model, loader, setup.classes, [SCHEME], device=config.device)
+    return evaluate(model, loader, setup.classes, model.schemes[-1:], device=config.device)
 
 
 def _diverged(step: int, losses: list[float], work: Path) -> str:
-    levels = ", ".join(f"level {level} {loss:.3g}" for level, loss in enumerate(losses))
+    levels = ", ".join(f"level {index} {loss:.3g}" for index, loss in enumerate(losses))
     kept = [name for name in (LAST, BEST) if (work / name).exists()]
     rest = f"{' and '.join(kept)} in {work} hold the last good weights" if kept else "no checkpoint was written yet"
     return f"step {step}: the loss is no number ({levels}); {rest}. Lower --lr or look at the images of this step"

@@ -1,4 +1,4 @@
-"""ResNet encoders with a deep stem: features at strides 2, 4, 8, 16 and 32 (Table 7, left half).
+"""ResNet encoders with a deep stem: features at strides 2, 4, 8, 16 and 32 (Table 7, left half), or dilated.
 
 Parameters carry the names of timm's `resnet50s` family, so that published weights load by name. Three
 3x3 convolutions stand in for the 7x7 one (A.1 of the paper).
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 
-def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2 * dilation, dilation, bias=False)
 
 
 def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Sequential | None:
@@ -31,11 +31,11 @@ class BasicBlock(nn.Module):
 
     expansion: ClassVar[int] = 1
 
-    def __init__(self, c_in: int, planes: int, stride: int = 1) -> None:
+    def __init__(self, c_in: int, planes: int, stride: int = 1, dilations: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
-        self.conv1 = _conv(c_in, planes, 3, stride)
+        self.conv1 = _conv(c_in, planes, 3, stride, dilations[0])
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv(planes, planes, 3)
+        self.conv2 = _conv(planes, planes, 3, dilation=dilations[1])
         self.bn2 = nn.BatchNorm2d(planes)
         self.act = nn.ReLU(inplace=True)
         self.downsample = _shortcut(c_in, planes, stride)
@@ -51,12 +51,12 @@ class Bottleneck(nn.Module):
 
     expansion: ClassVar[int] = 4
 
-    def __init__(self, c_in: int, planes: int, stride: int = 1) -> None:
+    def __init__(self, c_in: int, planes: int, stride: int = 1, dilations: tuple[int, int] = (1, 1)) -> None:
         super().__init__()
         c_out = planes * self.expansion
         self.conv1 = _conv(c_in, planes, 1)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv(planes, planes, 3, stride)
+        self.conv2 = _conv(planes, planes, 3, stride, dilations[0])
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = _conv(planes, c_out, 1)
         self.bn3 = nn.BatchNorm2d(c_out)
@@ -88,14 +88,18 @@ class ResNet(nn.Module):
         18, 34, 50 or 101.
     width
         Channels of the first stage (64 in the paper); all others scale with it.
+    output_stride
+        Stride of the last features: 32, or 16 or 8. Convolutions of the stages that keep their resolution then
+        are dilated to see as far as before (Yu and Koltun, 2016): their first 3x3 as the stage above them, all
+        others twice as wide.
 
     Attributes
     ----------
     channels
-        Channels of the features at strides 2, 4, 8, 16 and 32.
+        Channels of the features at strides 2, 4, 8, 16 and 32, or `output_stride` where that is less.
     """
 
-    def __init__(self, depth: int, *, width: int = 64) -> None:
+    def __init__(self, depth: int, *, width: int = 64, output_stride: int = 32) -> None:
         super().__init__()
         block, counts = LAYOUTS[depth]
         stem = 2 * width
@@ -114,8 +118,10 @@ class ResNet(nn.Module):
         self.channels = (stem, *(width * 2**stage * block.expansion for stage in range(4)))
         for stage, (count, (c_in, c_out)) in enumerate(zip(counts, pairwise(self.channels), strict=True)):
             planes = c_out // block.expansion
-            first = block(c_in, planes, stride=1 if stage == 0 else 2)
-            rest = (block(c_out, planes) for _ in range(count - 1))
+            dilation = max(1, 4 * 2**stage // output_stride)
+            strided = stage > 0 and dilation == 1
+            first = block(c_in, planes, 2 if strided else 1, (max(1, dilation // 2), dilation))
+            rest = (block(c_out, planes, 1, (dilation, dilation)) for _ in range(count - 1))
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -124,7 +130,7 @@ class ResNet(nn.Module):
                 nn.init.zeros_((module.bn2 if isinstance(module, BasicBlock) else module.bn3).weight)
 
     def forward(self, images_bchw: Tensor) -> tuple[Tensor, ...]:
-        """Return the features at strides 2, 4, 8, 16 and 32, channels last in memory.
+        """Return the features of the stem and the four stages, channels last in memory.
 
         Parameters
         ----------

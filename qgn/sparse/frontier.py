@@ -33,6 +33,10 @@ class Labels(Protocol):
         """Batch size, rows and columns of the coarsest level."""
 
     @property
+    def levels(self) -> int:
+        """Number of levels, 6 where the coarsest cells have 32 pixels a side."""
+
+    @property
     def padded(self) -> bool:
         """Whether an image leaves a part of the batch's canvas uncovered."""
 
@@ -131,11 +135,7 @@ def child_nodes(nodes: Nodes, sites: Sites, labels: Labels | None) -> Nodes:
     """
     batch, rows, cols = nodes.shape
     cell_m = sites.cell_m
-    child_4 = torch.arange(4, device=cell_m.device)
-    corner_4 = child_4 // 2 * (2 * cols) + child_4 % 2
-    # Row r and column x become 2r and 2x in a grid of twice the columns.
-    corner_m = 4 * cell_m - 2 * (cell_m % cols)
-    cell_n = (corner_m[:, None] + corner_4).flatten()
+    cell_n = child_cells(cell_m, cols)
     level, shape = nodes.level - 1, (batch, 2 * rows, 2 * cols)
     if labels is None or nodes.target_n is None:
         return Nodes(level, shape, cell_n)
@@ -148,6 +148,7 @@ def child_nodes(nodes: Nodes, sites: Sites, labels: Labels | None) -> Nodes:
             )
         return Nodes(level, shape, cell_n, target_n)
     first_n = 4 * ((labels.level(nodes.level) == COMPOSITE_CHANNEL).cumsum(0) - 1)
+    child_4 = torch.arange(4, device=cell_m.device)
     target_m = nodes.target_n[sites.node_m]
     split_m = target_m == COMPOSITE_CHANNEL
     split_truth = first_n[nodes.truth_n[sites.node_m][split_m]][:, None] + child_4
@@ -159,6 +160,15 @@ def child_nodes(nodes: Nodes, sites: Sites, labels: Labels | None) -> Nodes:
     if labels.padded:
         children.target_n[_outside(children, labels.boxes_b4)] = IGNORE_INDEX
     return children
+
+
+def child_cells(cell_m: Tensor, cols: int) -> Tensor:
+    """Return the places of the four children of cells of a grid of `cols` columns, in its double, (4m,) int64."""
+    child_4 = torch.arange(4, device=cell_m.device)
+    corner_4 = child_4 // 2 * (2 * cols) + child_4 % 2
+    # Row r and column x become 2r and 2x in a grid of twice the columns.
+    corner_m = 4 * cell_m - 2 * (cell_m % cols)
+    return (corner_m[:, None] + corner_4).flatten()
 
 
 def _outside(nodes: Nodes, boxes_b4: Tensor) -> Tensor:

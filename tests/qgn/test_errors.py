@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 import quadcodec
-from qgn import trainer
 from qgn.checkpoint import load_checkpoint, save_checkpoint
 from qgn.config import TrainConfig
 from qgn.data.classes import class_map
@@ -23,7 +22,7 @@ from qgn.data.photos import read_photo
 from qgn.data.splits import divide
 from qgn.device import choose_device
 from qgn.evaluate import evaluate_checkpoint
-from qgn.losses import LossValue
+from qgn.losses import LossValue, QuadtreeLoss
 from qgn.predict import find_photos, predict_files
 from qgn.sparse.backends import load_backend
 from qgn.trainer import clear_run, prepare, train
@@ -107,13 +106,13 @@ def full_log(p):
 
 
 def diverging(p):
-    real = trainer.QuadtreeLoss.forward
+    real = QuadtreeLoss.forward
 
     def forward(self, logits, targets):
         value = real(self, logits, targets)
         return LossValue(value.total * float("nan"), value.per_level_l)
 
-    with mock.patch.object(trainer.QuadtreeLoss, "forward", forward):
+    with mock.patch.object(QuadtreeLoss, "forward", forward):
         p.train()
 
 
@@ -201,6 +200,9 @@ CASES = {
     "exists already. Choose another place": earlier_prediction,
     "only a store is replaced by one": no_store,
     "model '": lambda p: p.train(model="unet"),
+    "is unknown to": lambda p: p.train(model="dilated8_resnet18", propagation="gtc"),
+    "is dense and has no": lambda p: p.train(model="dilated8_resnet18", recompute=True),
+    "to which propagation": lambda p: evaluate_checkpoint(p.checkpoint, p.store.path, schemes=["dense"]),
     "both sides must be multiples": lambda p: p.train(crop=(33, 32)),
     "is not installed: found no module": triton_missing,
     "found rows on": triton_on_cpu,
