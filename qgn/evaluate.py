@@ -17,6 +17,7 @@ from qgn.data.dataset import with_photos
 from qgn.data.photos import Size
 from qgn.data.samples import Batch, Samples, collate, raising
 from qgn.data.splits import divide
+from qgn.data.views import Views
 from qgn.errors import CheckpointError, TrainingError
 from qgn.metrics import CompositeScores, ConfusionMatrix
 from qgn.models.prediction import QuadtreePrediction
@@ -146,7 +147,7 @@ def evaluation_loader(
     The images of a batch have canvases of one size: padding would count as visited cells, and scores would depend
     on the batch size.
     """
-    samples = Samples(store, root, classes, size=size, native=True)
+    samples = Samples(store, root, classes, Views(size=size), native=True)
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for index in indices:
         canvas = tuple(-(-int(side) // STRIDE) for side in (store.sizes[index] if size is None else size))
@@ -209,7 +210,6 @@ def evaluate_checkpoint(
             f"{','.join(model.schemes)}"
         )
     store = open_store(labels)
-    check_levels(store)
     root = Path(images if images is not None else store.info.image_root)
     chosen, set_aside_from = _choose(store, split, checkpoint, described, root)
     indices = with_photos(store, chosen, root)
@@ -249,14 +249,6 @@ def _choose(
         f"{store.path}: has no images for validation, since its splits are {', '.join(store.info.splits)}, and "
         f"{checkpoint} {why}: nothing of it was set aside. Name a split with --split"
     )
-
-
-def check_levels(store: LabelStore) -> None:
-    """Refuse a store whose trees have another number of levels than the decoder; raise TrainingError."""
-    if store.info.levels != 6:
-        raise TrainingError(
-            f"{store.path}: trees of {store.info.levels} levels, the decoder needs 6. Convert again with --levels 6"
-        )
 
 
 def _check_classes(checkpoint: str | Path, described: Checkpoint, store: LabelStore, indices: list[int]) -> None:

@@ -22,8 +22,9 @@ from qgn.data.photos import Size
 from qgn.data.sampler import TrainingOrder
 from qgn.data.samples import Samples, collate, raising
 from qgn.data.splits import Division, divide
+from qgn.data.views import Views
 from qgn.errors import TrainingError
-from qgn.evaluate import Scores, check_levels, evaluate, evaluation_loader
+from qgn.evaluate import Scores, evaluate, evaluation_loader
 from qgn.losses import HeadLoss, criterion_of
 from qgn.models.build import build_model
 from qgn.models.segmenter import STRIDE, Segmenter
@@ -73,7 +74,6 @@ def prepare(config: TrainConfig) -> Setup:
     TrainingError : no photos, classes that are not settled, or settings that do not fit.
     """
     store = open_store(config.labels)
-    check_levels(store)
     config = _with_scheme(config)
     if config.crop is not None and (any(side % STRIDE or side <= 0 for side in config.crop)):
         raise TrainingError(f"crop {config.crop[0]}x{config.crop[1]}: both sides must be multiples of {STRIDE}")
@@ -230,9 +230,8 @@ def rate(schedule: str, done: float) -> float:
 
 def _training_loader(setup: Setup) -> DataLoader[Any]:
     config = setup.config
-    samples = Samples(
-        setup.store, setup.root, setup.classes, size=config.image_size, crop=config.crop, flip=True, seed=config.seed
-    )
+    views = Views(size=config.image_size, crop=config.crop, flip=True)
+    samples = Samples(setup.store, setup.root, setup.classes, views, config.seed)
     order = TrainingOrder(setup.images.train, config.batch_size, config.steps, config.seed)
     return DataLoader(
         samples, batch_sampler=order, collate_fn=collate, num_workers=config.workers,

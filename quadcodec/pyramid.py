@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import MaskError
 from .kernels.merge import COMPOSITE, OUTSIDE, merge_2x2
 
-__all__ = ["COMPOSITE", "OUTSIDE", "TPyramid", "check_mask", "node_dtype"]
+__all__ = ["COMPOSITE", "OUTSIDE", "TPyramid", "check_mask", "merge_up", "node_dtype"]
 
 MIN_LEVELS, MAX_LEVELS = 2, 10
 MAX_SIDE = 2**30
@@ -51,16 +51,15 @@ class TPyramid:
         ValueError : ``levels`` or ``origin`` is out of range.
         """
         mask = check_mask(mask)
-        if not MIN_LEVELS <= levels <= MAX_LEVELS:
-            raise ValueError(f"levels is {levels}, expected {MIN_LEVELS}..{MAX_LEVELS}")
+        check_level_count(levels)
         if not all(0 <= o < 1 << (levels - 1) for o in origin):
             raise ValueError(f"origin is {origin}, expected two numbers in 0..{(1 << (levels - 1)) - 1}")
-        return cls(mask, tuple(_merge_up(mask, levels - 1, origin)), origin)
+        return cls(mask, tuple(merge_up(mask, levels - 1, origin)), origin)
 
     @classmethod
     def from_base(cls, mask: NDArray[Any], cells: NDArray[Any], levels: int = 6) -> TPyramid:
         """Return the pyramid of a checked mask whose T_1, ``cells``, is at hand."""
-        return cls(mask, (cells, *_merge_up(cells, levels - 2, (0, 0))))
+        return cls(mask, (cells, *merge_up(cells, levels - 2, (0, 0))))
 
     @property
     def levels(self) -> int:
@@ -89,7 +88,13 @@ class TPyramid:
         return values.astype(cells.dtype)
 
 
-def _merge_up(below: NDArray[Any], count: int, origin: tuple[int, int]) -> list[NDArray[Any]]:
+def check_level_count(levels: int) -> None:
+    """Raise ValueError if a tree cannot have so many levels."""
+    if not MIN_LEVELS <= levels <= MAX_LEVELS:
+        raise ValueError(f"levels is {levels}, expected {MIN_LEVELS}..{MAX_LEVELS}")
+
+
+def merge_up(below: NDArray[Any], count: int, origin: tuple[int, int]) -> list[NDArray[Any]]:
     """Return ``count`` levels above a level whose first cell is ``origin`` of its canvas."""
     dtype = node_dtype(below.dtype) if below.dtype.kind == "u" else below.dtype
     upper = []

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import MaskError
 from .kernels.pack import mark_labels
 from .kernels.tree import gather_groups, merge_children, paint, split_cells
-from .pyramid import COMPOSITE, OUTSIDE, TPyramid
+from .pyramid import COMPOSITE, OUTSIDE, TPyramid, check_level_count, merge_up
 
-__all__ = ["LinearQuadtree", "resample"]
+__all__ = ["LinearQuadtree", "relevel", "resample"]
 
 _CHILD = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.int32)
 
@@ -272,27 +272,80 @@ class LinearQuadtree:
         """Keep the subtrees of some cells of the coarsest level, each mirrored left to right if told to."""
         top = self.level(self.levels - 1)
         picked = top[cells.ravel()]
-        nodes = [picked]
         groups = (np.cumsum(top == COMPOSITE) - 1)[cells.ravel()][picked == COMPOSITE]
-        for level in range(self.levels - 2, -1, -1):
+        nodes = [picked, *self._subtrees(self.levels - 1, groups, mirror)]
+        return LinearQuadtree(np.concatenate(nodes), tuple(map(len, reversed(nodes))), height, width, origin)
+
+    def _subtrees(self, top: int, groups: NDArray[np.int64], mirror: int) -> list[NDArray[Any]]:
+        """Return all that lies below some composites of level ``top``, level by level.
+
+        ``groups`` says which they are among the composites of that level, in the order wanted.
+        """
+        nodes = []
+        for level in range(top - 1, -1, -1):
             out = np.empty(4 * len(groups), self.nodes.dtype)
             next_groups = np.empty(self.counts[level - 1] // 4 if level else 0, np.int64)
             gather_groups(self.level(level), groups, mirror, out, next_groups)
             nodes.append(out)
             groups = next_groups[: np.count_nonzero(out == COMPOSITE)]
-        counts = tuple(len(n) for n in reversed(nodes))
-        return LinearQuadtree(np.concatenate(nodes), counts, height, width, origin)
+        return nodes
 
 
-def resample(tree: LinearQuadtree, size: tuple[int, int]) -> LinearQuadtree:
-    """Return the tree of the image resized to (height, width) by nearest neighbour, at origin (0, 0).
+def relevel(tree: LinearQuadtree, levels: int) -> LinearQuadtree:
+    """Return the tree of the same image with another number of levels, 2 .. 10; no raster is made on the way.
 
-    Pixel i of the result is pixel floor((i + 0.5) * old / new) of the image, along each axis.
+    Its canvas is that of its coarsest cells: what it had of rows and columns without a pixel of the image goes.
+
+    Raises
+    ------
+    ValueError : ``levels`` is out of range.
+    """
+    check_level_count(levels)
+    if levels == tree.levels:
+        return tree
+    shared = min(levels, tree.levels) - 1  # the coarsest level that both have
+    cells = tree.to_level(shared)
+    upper = [*reversed(merge_up(cells, levels - 1 - shared, (0, 0))), cells]
+    nodes = [upper[0].ravel()]
+    parents = np.argwhere(upper[0] == COMPOSITE).astype(np.int32)
+    for below in upper[1:]:
+        children = np.empty(4 * len(parents), below.dtype)
+        composites = np.empty((np.count_nonzero(below == COMPOSITE), 2), np.int32)
+        split_cells(parents, below, 0, 0, children, composites)
+        nodes.append(children)
+        parents = composites
+    old = tree.positions(shared)[tree.level(shared) == COMPOSITE] - np.array(tree.origin) // (1 << shared)
+    rank = np.empty(cells.shape, np.int64)
+    rank[old[:, 0], old[:, 1]] = np.arange(len(old))
+    nodes += tree._subtrees(shared, rank[parents[:, 0], parents[:, 1]], 0)
+    origin = (tree.origin[0] % (1 << (levels - 1)), tree.origin[1] % (1 << (levels - 1)))
+    return LinearQuadtree(np.concatenate(nodes), tuple(map(len, reversed(nodes))), tree.height, tree.width, origin)
+
+
+def resample(
+    tree: LinearQuadtree, size: tuple[int, int], window: tuple[int, int, int, int] | None = None
+) -> LinearQuadtree:
+    """Return the tree of the image resized to (height, width) by nearest neighbour, or of a window of it.
+
+    Pixel i of the resized image is pixel floor((i + 0.5) * old / new) of the image, along each axis.
+
+    Parameters
+    ----------
+    size : height and width of the whole image, resized.
+    window : (y0, x0, h, w) in its pixels: what to keep, and all that is built. The result's canvas begins there.
+
+    Raises
+    ------
+    ValueError : the size is not positive, or the window is empty or leaves the resized image.
     """
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"size is {size}, expected two positive numbers")
-    rows = (2 * np.arange(height) + 1) * tree.height // (2 * height)
-    cols = (2 * np.arange(width) + 1) * tree.width // (2 * width)
-    mask = tree.to_mask().take(rows, axis=0).take(cols, axis=1)
-    return LinearQuadtree.from_mask(mask, tree.levels)
+    y0, x0, h, w = (0, 0, height, width) if window is None else window
+    if min(y0, x0) < 0 or min(h, w) < 1 or y0 + h > height or x0 + w > width:
+        raise ValueError(f"window {window} leaves the image of {height} x {width} pixels")
+    rows = (2 * np.arange(y0, y0 + h) + 1) * tree.height // (2 * height)
+    cols = (2 * np.arange(x0, x0 + w) + 1) * tree.width // (2 * width)
+    top, left = int(rows[0]), int(cols[0])
+    mask = tree.to_level(0, (top, left, int(rows[-1]) - top + 1, int(cols[-1]) - left + 1))
+    return LinearQuadtree.from_mask(mask.take(rows - top, axis=0).take(cols - left, axis=1), tree.levels)

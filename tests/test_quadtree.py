@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from quadcodec import COMPOSITE, OUTSIDE, LinearQuadtree, TPyramid, resample
 from quadcodec.errors import MaskError
+from quadcodec.quadtree import relevel
 
 from . import oracle
 from .strategies import levels, masks
@@ -130,6 +131,44 @@ def test_resample_takes_the_nearest_pixel(mask, height, width):
     rows = [int((i + 0.5) * mask.shape[0] / height + 1e-9) for i in range(height)]
     cols = [int((i + 0.5) * mask.shape[1] / width + 1e-9) for i in range(width)]
     np.testing.assert_array_equal(out, mask[np.ix_(rows, cols)])
+
+
+@settings(deadline=None, max_examples=50)
+@given(masks(), st.integers(1, 90), st.integers(1, 90), levels, st.data())
+def test_a_resampled_window_is_a_part_of_the_resampled_image(mask, height, width, count, data):
+    tree = LinearQuadtree.from_mask(mask, count)
+    y0, x0 = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    h, w = data.draw(st.integers(1, height - y0)), data.draw(st.integers(1, width - x0))
+    part = resample(tree, (height, width), (y0, x0, h, w))
+    whole = resample(tree, (height, width)).to_mask()
+    assert same(part, LinearQuadtree.from_mask(whole[y0 : y0 + h, x0 : x0 + w], count))
+
+
+def test_a_window_beyond_the_resized_image_is_refused():
+    tree = LinearQuadtree.from_mask(np.zeros((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="leaves the image of 8 x 6 pixels"):
+        resample(tree, (8, 6), (0, 0, 8, 7))
+    with pytest.raises(ValueError, match="expected two positive numbers"):
+        resample(tree, (0, 6))
+
+
+@settings(deadline=None, max_examples=100)
+@given(masks(), levels, levels, st.booleans())
+def test_a_releveled_tree_is_that_of_the_mask(mask, old, new, flip):
+    tree = LinearQuadtree.from_mask(mask, old)
+    if flip:
+        tree = tree.flip_horizontal()
+    releveled = relevel(tree, new)
+    assert releveled.origin == tuple(o % (1 << (new - 1)) for o in tree.origin)
+    canvas = TPyramid.from_mask(tree.to_mask(), new, origin=releveled.origin)
+    assert same(releveled, LinearQuadtree.from_pyramid(canvas))
+    if not flip:
+        assert same(releveled, LinearQuadtree.from_mask(mask, new))
+
+
+def test_levels_that_no_tree_has_are_refused():
+    with pytest.raises(ValueError, match=r"levels is 11, expected 2\.\.10"):
+        relevel(LinearQuadtree.from_mask(np.zeros((4, 4), np.uint8)), 11)
 
 
 @settings(deadline=None, max_examples=50)

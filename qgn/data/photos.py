@@ -12,7 +12,7 @@ from qgn.errors import TrainingError
 from quadcodec.files import below
 from quadcodec.store import LabelStore
 
-Size = tuple[int, int]
+from .views import Size
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
@@ -37,13 +37,12 @@ def photo_path(store: LabelStore, index: int, root: Path) -> Path | None:
     return path
 
 
-def read_photo(path: Path, *, native: Size | None = None, size: Size | None = None) -> NDArray[np.uint8]:
+def read_photo(path: Path, *, native: Size | None = None) -> NDArray[np.uint8]:
     """Read a photo as (H, W, 3) RGB.
 
     Parameters
     ----------
     native : the (height, width) that it must have: that of its mask.
-    size : the (height, width) to resize to, as `resize_photo`.
 
     Raises
     ------
@@ -60,14 +59,25 @@ def read_photo(path: Path, *, native: Size | None = None, size: Size | None = No
             rgb = image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise TrainingError(f"{path}: the photo cannot be read ({error}). Replace the file or leave it out") from error
-    return resize_photo(np.asarray(rgb), size)
+    return np.asarray(rgb)
 
 
-def resize_photo(photo: NDArray[np.uint8], size: Size | None) -> NDArray[np.uint8]:
-    """Return a photo (H, W, 3) at a (height, width), bilinear with antialiasing; None keeps its own."""
-    if size is None or size == photo.shape[:2]:
-        return photo
-    return np.asarray(Image.fromarray(photo).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+def resize_photo(
+    photo: NDArray[np.uint8], size: Size | None, window: tuple[int, int, int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Return a photo (H, W, 3) at a (height, width), or a window (y0, x0, h, w) of it: all that is computed.
+
+    Bilinear, over the whole footprint of each pixel where the photo shrinks (antialiasing). Pixel i lies at
+    (i + 0.5) * old / new of the photo, as `quadcodec.quadtree.resample` has it. A size of None is the photo's own.
+    """
+    old = photo.shape[:2]
+    height, width = old if size is None else size
+    y0, x0, h, w = (0, 0, height, width) if window is None else window
+    if (height, width) == old:
+        return photo[y0 : y0 + h, x0 : x0 + w]
+    down, along = old[0] / height, old[1] / width
+    box = (x0 * along, y0 * down, min((x0 + w) * along, old[1]), min((y0 + h) * down, old[0]))
+    return np.asarray(Image.fromarray(photo).resize((w, h), Image.Resampling.BILINEAR, box))
 
 
 def normalise(photo: NDArray[np.uint8]) -> NDArray[np.float32]:

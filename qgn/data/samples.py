@@ -1,11 +1,11 @@
 """Samples and batches: photo and tree of an image, changed together, put together; no label raster anywhere.
 
-A tree resized is built anew from nearest samples; flips and aligned crops move nodes only.
+A tree resized is built anew from nearest samples, in the window that is kept; flips and aligned crops move nodes only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from quadcodec.errors import MaskError, QuadcodecError
-from quadcodec.quadtree import LinearQuadtree, resample
+from quadcodec.quadtree import LinearQuadtree, relevel, resample
 from quadcodec.store import LabelStore
 
 from .batch import LabelBatch
 from .classes import ClassMap
-from .photos import Size, normalise, photo_path, read_photo
+from .photos import normalise, photo_path, read_photo, resize_photo
+from .views import LEVELS, Size, View, Views
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +36,6 @@ class Sample:
     photo: NDArray[np.uint8]
     tree: LinearQuadtree
     native: NDArray[np.uint8] | None = None
-
-    def flipped(self) -> Sample:
-        """Mirror photo and tree left to right, with the canvas."""
-        return replace(self, photo=self.photo[:, ::-1], tree=self.tree.flip_horizontal())
-
-    def cropped(self, y0: int, x0: int, size: Size) -> Sample:
-        """Cut an aligned window of the canvas; the image must lie at its origin."""
-        tree = self.tree.crop(y0, x0, *size)
-        return replace(self, photo=self.photo[y0 : y0 + tree.height, x0 : x0 + tree.width], tree=tree)
 
 
 @dataclass(frozen=True)
@@ -74,14 +66,20 @@ class Batch:
 
 
 def load_sample(
-    store: LabelStore, index: int, root: Path, classes: ClassMap, *, size: Size | None = None, native: bool = False
+    store: LabelStore,
+    index: int,
+    root: Path,
+    classes: ClassMap,
+    look: Callable[[Size], View] = View.whole,
+    *,
+    native: bool = False,
 ) -> Sample:
-    """Read an image's photo and tree.
+    """Read what is seen of an image: its photo, and its tree of LEVELS levels whatever those of the store.
 
     Parameters
     ----------
     root : folder that the photos' paths are relative to.
-    size : resize both to this (height, width).
+    look : the mask's (height, width) -> the view to give.
     native : give the mask at its own size, too.
 
     Raises
@@ -91,15 +89,26 @@ def load_sample(
     CorruptRecordError : the record is damaged.
     """
     try:
-        tree = store.quadtree(index).remap(classes.table)
+        tree = relevel(store.quadtree(index).remap(classes.table), LEVELS)
     except MaskError as error:
         raise MaskError(f"{store.path}: record {index} {store.names[index]!r}: {error}") from error
     path = photo_path(store, index, root)
     if path is None:
         raise ValueError(f"image {index} has no photo")
-    photo = read_photo(path, native=(tree.height, tree.width), size=size)
-    resized = tree if size is None or size == (tree.height, tree.width) else resample(tree, size)
-    return Sample(index, photo, resized, tree.to_mask() if native else None)
+    view = look((tree.height, tree.width))
+    photo = resize_photo(read_photo(path, native=(tree.height, tree.width)), view.size, view.inside)
+    if view.mirrored:
+        photo = photo[:, ::-1]
+    return Sample(index, photo, see_tree(tree, view), tree.to_mask() if native else None)
+
+
+def see_tree(tree: LinearQuadtree, view: View) -> LinearQuadtree:
+    """Return the part of an image's tree that a view shows; the image must lie at its canvas's origin."""
+    if view.size != (tree.height, tree.width):
+        tree = resample(tree, view.size, view.inside)
+    elif view.window != View.whole(view.size).window:
+        tree = tree.crop(*view.window)
+    return tree.flip_horizontal() if view.mirrored else tree
 
 
 def collate(samples: Sequence[Sample | QuadcodecError]) -> Batch | QuadcodecError:
@@ -134,9 +143,7 @@ class Samples(Dataset[Sample | QuadcodecError]):
 
     Attributes
     ----------
-    size : (height, width) that every image is resized to; None for its own.
-    crop : (height, width) of a random aligned window of the canvas; None for all of it.
-    flip : mirror half of the draws.
+    views : what is drawn of each image.
     seed : augmentation is a pure function of (seed, draw), whichever worker reads it.
     native : give masks at their own size, too.
     """
@@ -144,25 +151,16 @@ class Samples(Dataset[Sample | QuadcodecError]):
     store: LabelStore
     root: Path
     classes: ClassMap
-    size: Size | None = None
-    crop: Size | None = None
-    flip: bool = False
+    views: Views
     seed: int = 0
     native: bool = False
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | QuadcodecError:
+        index, draw = key
+        rng = np.random.default_rng([self.seed, draw])
         try:
-            return self._draw(*key)
+            return load_sample(
+                self.store, index, self.root, self.classes, lambda size: self.views.draw(size, rng), native=self.native
+            )
         except QuadcodecError as error:
             return error
-
-    def _draw(self, index: int, draw: int) -> Sample:
-        sample = load_sample(self.store, index, self.root, self.classes, size=self.size, native=self.native)
-        rng = np.random.default_rng([self.seed, draw])
-        if self.crop is not None:
-            cell = 1 << (sample.tree.levels - 1)
-            rows, cols = sample.tree.grid
-            y0 = cell * int(rng.integers(max(0, rows - self.crop[0] // cell) + 1))
-            x0 = cell * int(rng.integers(max(0, cols - self.crop[1] // cell) + 1))
-            sample = sample.cropped(y0, x0, self.crop)
-        return sample.flipped() if self.flip and rng.random() < 0.5 else sample

@@ -17,6 +17,7 @@ from qgn.data.dataset import SegmentationDataset
 from qgn.data.photos import MEAN, STD, read_photo
 from qgn.data.sampler import TrainingOrder
 from qgn.data.samples import Samples, collate, load_sample, raising
+from qgn.data.views import Views
 from qgn.errors import TrainingError
 from qgn.losses import QuadtreeLoss
 from qgn.models.build import build_model
@@ -26,9 +27,9 @@ from quadcodec.pyramid import TPyramid
 from quadcodec.quadtree import LinearQuadtree
 
 
-def samples_of(store, **options):
+def samples_of(store, seed=0, **views):
     classes = class_map(store, count_pixels(store, range(len(store))))
-    return Samples(store, Path(store.info.image_root), classes, **options)
+    return Samples(store, Path(store.info.image_root), classes, Views(**views), seed)
 
 
 def painted_classes(images_hw3):
@@ -71,7 +72,7 @@ def test_a_batch_places_every_image_where_its_tree_has_it(painted):
 
 
 def test_resized_photo_and_tree_are_those_of_the_size(painted):
-    sample = load_sample(painted, 0, Path(painted.info.image_root), samples_of(painted).classes, size=(20, 35))
+    sample = samples_of(painted, size=(20, 35))[0, 0]
     assert sample.photo.shape == (20, 35, 3)
     table = dict.fromkeys([255], VOID) | {i: i for i in range(4)}
     np.testing.assert_array_equal(

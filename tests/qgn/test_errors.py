@@ -74,11 +74,6 @@ def unwritable_checkpoint(p):
         save_checkpoint(p.folder / "a.safetensors", described, model, torch.ones(6))
 
 
-def other_levels(p):
-    store = p.other([np.zeros((9, 9), np.uint8)], levels=4)
-    prepare(replace(p.config(), labels=str(store.path)))
-
-
 def triton_missing(p):
     with mock.patch.dict(sys.modules, {"triton": None}):
         for module in ("qgn.sparse.triton_adapter", "qgn.sparse.triton_conv"):
@@ -191,7 +186,6 @@ CASES = {
     "--train-split NAME": two_splits,
     "cannot be used (": lambda p: choose_device("cuda:99"),
     "has no images for validation": without_val,
-    "the decoder needs 6": other_levels,
     "another photo has this name": same_stem,
     "--out lies there": lambda p: p.predict("x/out", store=p.folder / "x"),
     "no such file or folder": lambda p: find_photos([p.folder / "none"]),
