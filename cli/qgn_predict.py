@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -24,16 +25,24 @@ def main() -> None:
 def cli(
     images: tuple[Path, ...], checkpoint: Path, out: Path, store: Path | None, overwrite: bool, device: str | None
 ) -> None:
-    """Predict photos (files or folders): raw-id labels, colour overlays and pictures of the predicted trees."""
+    """Predict IMAGES: raw-id labels, colour overlays and pictures of the predicted trees.
+
+    IMAGES are photos, animated or paged ones (GIF, WebP, PNG, TIFF), videos, and folders of all these. '-' reads a list
+    of them from standard input: a path a line, or separated by NUL. Predictions below a folder keep its sub-folders;
+    those of a video are NAME/000000, NAME/000001, ..
+    """
     from tqdm import tqdm
 
     from qgn.device import choose_device
-    from qgn.predict import find_photos, load_predictor, predict_files
+    from qgn.inputs import find_inputs, read_list
+    from qgn.predict import load_predictor, predict_files
 
-    photos = find_photos(images, out)
+    listed = (read_list(sys.stdin.buffer.read()) if path == Path("-") else [path] for path in images)
+    inputs = find_inputs([path for paths in listed for path in paths], out)
     predictor = load_predictor(checkpoint, choose_device(device))
-    with tqdm(total=len(photos), desc="predict", unit="image", disable=None) as bar:
-        predict_files(predictor, photos, out, store=store, overwrite=overwrite, progress=bar.update)
-    click.echo(f"{out}: NAME_labels.png, NAME_overlay.png and NAME_tree.png of {len(photos)} photos")
+    total = None if any(item.moving for item in inputs) else len(inputs)
+    with tqdm(total=total, desc="predict", unit="image", disable=None) as bar:
+        count = predict_files(predictor, inputs, out, store=store, overwrite=overwrite, progress=bar.update)
+    click.echo(f"{out}: NAME_labels.png, NAME_overlay.png and NAME_tree.png of {count} images")
     if store is not None:
         click.echo(f"{store}: the predictions as trees")

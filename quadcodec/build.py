@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from .store import (
 from .tables import Tables
 from .zarr_codec import QuadtreeCodec
 
-__all__ = ["create", "finish", "is_label_store", "remove_store", "write", "write_shard"]
+__all__ = ["create", "finish", "is_label_store", "remove_store", "write", "write_records", "write_shard"]
 
 _OURS = re.compile(
     r"(labels/|index/(\w+/)?)?zarr\.(json|\w+\.partial|json\.partial)|labels/c/\d+/0/[^/]+|index/\w+/c/[^/]+(/0)?"
@@ -265,9 +266,7 @@ def write(
     MaskError : a mask is no such array.
     """
     path = Path(path)
-    for taken in (path, partial_path(path)):
-        if taken.exists():
-            raise StoreError(f"{taken}: exists already. Choose another name or delete it")
+    _check_free(path)
     arrays = [check_mask(mask) for mask in masks]
     if not arrays:
         raise StoreError(f"{path}: no masks to write, expected one at least")
@@ -292,28 +291,56 @@ def write(
     dtype = max((a.dtype for a in arrays), key=lambda d: d.itemsize)
     sources = tuple(f"{name}.npy" for name in names)
     columns = Columns(names, splits, sources, images, tuple(f"npy:{a.dtype.str}" for a in arrays))
-    with exclusive(path):
-        _write_all(path, info, columns, sizes, dtype, arrays, tables)
+    records = (encode(a, levels=levels, profile=profile, tables=tables) for a in arrays)
+    write_records(path, info, columns, sizes, dtype, records, tables=tables)
     return open_store(path)
 
 
-def _write_all(
+def write_records(
     path: Path,
     info: StoreInfo,
     columns: Columns,
     sizes: NDArray[np.uint32],
     dtype: np.dtype[Any],
-    arrays: Sequence[NDArray[Any]],
-    tables: Tables | None,
+    records: Iterable[bytes],
+    *,
+    tables: Tables | None = None,
+    overwrite: bool = False,
 ) -> None:
+    """Write records as a store, holding those of one shard at a time. On an error, what was there stays.
+
+    Parameters
+    ----------
+    path, info, columns, sizes, dtype, tables : as `create`; nothing may exist at ``path``.
+    records : one an image, in the order of ``columns``.
+    overwrite : a store may be there; the new one takes its place when it is complete.
+
+    Raises
+    ------
+    StoreError : something is there already, or the disk refuses.
+    """
     partial = partial_path(path)
-    try:
-        create(partial, info, columns, sizes, dtype, tables=tables)
-        for shard in range(-(-len(arrays) // info.shard_size)):
-            part = arrays[shard * info.shard_size : (shard + 1) * info.shard_size]
-            records = [encode(a, levels=info.levels, profile=info.profile, tables=tables) for a in part]
-            write_shard(partial, shard, records, info.shard_size)
-        finish(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    remaining = iter(records)
+    with exclusive(path):
+        restore_replaced(path)
+        _check_free(path, overwrite=overwrite)
+        if partial.exists():
+            remove_store(partial)
+        try:
+            create(partial, info, columns, sizes, dtype, tables=tables, replaces=overwrite)
+            for shard in range(-(-len(columns) // info.shard_size)):
+                write_shard(partial, shard, list(islice(remaining, info.shard_size)), info.shard_size)
+            finish(partial, path)
+        except BaseException:
+            restore_replaced(path)
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _check_free(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse to write where something is: anything, or with ``overwrite`` what is no store."""
+    for taken in (path, partial_path(path)):
+        if taken.exists() and not overwrite:
+            raise StoreError(f"{taken}: exists already. Choose another name or delete it")
+        if taken.exists() and not is_label_store(taken):
+            raise StoreError(f"{taken}: is no store, so it is not overwritten. Move it away or choose another name")

@@ -22,8 +22,9 @@ from qgn.data.photos import read_photo
 from qgn.data.splits import divide
 from qgn.device import choose_device
 from qgn.evaluate import evaluate_checkpoint
+from qgn.inputs import Input, find_inputs
 from qgn.losses import LossValue, QuadtreeLoss
-from qgn.predict import find_photos, predict_files
+from qgn.predict import predict_files
 from qgn.sparse.backends import load_backend
 from qgn.trainer import clear_run, prepare, train
 from quadcodec.errors import QuadcodecError
@@ -65,7 +66,7 @@ class Place:
         return self.folder / name
 
     def predict(self, out, **options):
-        predict_files(None, [self.photo()], self.folder / out, **options)
+        predict_files(None, find_inputs([self.photo()]), self.folder / out, **options)
 
 
 def unwritable_checkpoint(p):
@@ -127,14 +128,24 @@ def uncleared(p):
     clear_run(p.folder / "run")
 
 
-def same_stem(p):
-    (p.folder / "b").mkdir()
-    find_photos([p.photo(), p.photo("b/a.png")])
+def without_av(p):
+    (p.folder / "a.mp4").touch()
+    with mock.patch("qgn.inputs.find_spec", return_value=None):
+        find_inputs([p.folder / "a.mp4"])
+
+
+def broken_video(p):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(
+        p.folder / "a.gif", save_all=True, append_images=[Image.new("L", (8, 8), 255)]
+    )
+    data = (p.folder / "a.gif").read_bytes()
+    (p.folder / "a.gif").write_bytes(data[:20])
+    list(Input(p.folder / "a.gif", "a", moving=True).frames())
 
 
 def onto_itself(p):
-    photo = p.photo("a_labels.png")
-    predict_files(None, [p.photo(), photo], p.folder, overwrite=True)
+    inputs = find_inputs([p.photo(), p.photo("a_labels.png")])
+    predict_files(None, inputs, p.folder, overwrite=True)
 
 
 def earlier_prediction(p):
@@ -186,10 +197,13 @@ CASES = {
     "--train-split NAME": two_splits,
     "cannot be used (": lambda p: choose_device("cuda:99"),
     "has no images for validation": without_val,
-    "another photo has this name": same_stem,
+    "another photo or video is named": lambda p: find_inputs([p.photo(), p.photo("a.bmp")]),
+    "the video cannot be read": broken_video,
+    "the library that reads it is missing": without_av,
+    "the list names no file": lambda p: find_inputs([]),
     "--out lies there": lambda p: p.predict("x/out", store=p.folder / "x"),
-    "no such file or folder": lambda p: find_photos([p.folder / "none"]),
-    "no photo in this folder": lambda p: find_photos([p.checkpoint.parent]),
+    "no such file or folder": lambda p: find_inputs([p.folder / "none"]),
+    "no photo in this folder": lambda p: find_inputs([p.checkpoint.parent]),
     "is one of the photos": onto_itself,
     "exists already. Choose another place": earlier_prediction,
     "only a store is replaced by one": no_store,

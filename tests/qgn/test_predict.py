@@ -6,7 +6,10 @@ from PIL import Image
 
 import quadcodec
 from qgn.errors import TrainingError
-from qgn.predict import Prediction, find_photos, load_predictor, predict_files, predicted_tree, tree_picture
+from qgn.inputs import find_inputs
+from qgn.predict import Prediction, load_predictor, predict_files, predicted_tree, tree_picture
+from quadcodec import build
+from quadcodec.errors import QuadcodecError
 from quadcodec.pyramid import COMPOSITE, OUTSIDE
 from quadcodec.quadtree import LinearQuadtree
 from quadcodec.record import decode_tree, encode_tree
@@ -41,19 +44,20 @@ def folder(tmp_path):
 def test_predictions_are_written_as_labels_pictures_and_trees(checkpoint, scenes, tmp_path):
     store = quadcodec.open(scenes)
     folder = Path(store.info.image_root) / "leftImg8bit" / "val"
-    photos = find_photos([folder])
+    photos = find_inputs([folder])
     assert len(photos) == 2
-    written = predict_files(load_predictor(checkpoint), photos, tmp_path / "out", store=tmp_path / "preds.zarr")
+    out = tmp_path / "out"
+    assert predict_files(load_predictor(checkpoint), photos, out, store=tmp_path / "preds.zarr") == 2
     trees = quadcodec.open(tmp_path / "preds.zarr")
     ids = {c.id for c in store.classes if c.train_id is not None}
-    for index, (photo, labels) in enumerate(zip(photos, written, strict=True)):
-        mask = np.asarray(Image.open(labels))
+    for index, photo in enumerate(photos):
+        mask = np.asarray(Image.open(out / f"{photo.name}_labels.png"))
         assert mask.shape == (64, 128)
         assert set(np.unique(mask)) <= ids
         np.testing.assert_array_equal(trees[index], mask)
-        assert (Path(trees.info.image_root) / trees.columns.image[index]).samefile(photo)
+        assert (Path(trees.info.image_root) / trees.columns.image[index]).samefile(photo.path)
         for kind in ("overlay", "tree"):
-            with Image.open(tmp_path / "out" / f"{photo.stem}_{kind}.png") as picture:
+            with Image.open(out / f"{photo.name}_{kind}.png") as picture:
                 assert picture.mode == "RGB"
                 assert picture.size == ((128, 64) if kind == "overlay" else (1024, 512))
 
@@ -66,18 +70,6 @@ def test_the_predicted_tree_stops_where_the_decoder_stopped(checkpoint):
     for level in range(1, 6):
         assert tree.counts[level - 1] == 4 * np.count_nonzero(tree.level(level) == -1)
     assert (tree.to_mask() < 19).all()
-
-
-def test_photos_to_predict_must_exist(tmp_path):
-    with pytest.raises(TrainingError, match="no such file or folder"):
-        find_photos([tmp_path / "none.jpg"])
-    with pytest.raises(TrainingError, match="no photo in this folder"):
-        find_photos([tmp_path])
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / folder / "x.png")
-    with pytest.raises(TrainingError, match="another photo has this name"):
-        find_photos([tmp_path])
 
 
 def test_the_predicted_tree_is_a_quadtree(tmp_path):
@@ -120,7 +112,7 @@ def test_the_predicted_tree_merges_cells_of_one_class():
 
 
 def test_predictions_are_not_overwritten_unawares(folder, predictor, tmp_path):
-    out, store, photos = tmp_path / "out", tmp_path / "preds.zarr", find_photos([folder])
+    out, store, photos = tmp_path / "out", tmp_path / "preds.zarr", find_inputs([folder])
     called = []
     predict_files(predictor, photos, out, store=store)
     before = {path: path.read_bytes() for path in out.iterdir()}
@@ -142,13 +134,13 @@ def test_a_photo_is_never_written_over(folder, predictor, tmp_path):
     photo.write_bytes((folder / "a.png").read_bytes())
     before = photo.read_bytes()
     for given, out in (([folder / "a.png", photo], folder), ([folder], tmp_path / "out")):
-        photos = find_photos(given, out)
-        assert photo in photos
+        photos = find_inputs(given, out)
+        assert photo in [item.path for item in photos]
         if out == folder:
             with pytest.raises(TrainingError, match=r"a_labels\.png: is one of the photos"):
                 predict_files(predictor, photos, out, overwrite=True)
     with pytest.raises(TrainingError, match="--out lies there"):
-        predict_files(predictor, [folder / "a.png"], tmp_path / "x" / "out", store=tmp_path / "x")
+        predict_files(predictor, find_inputs([folder / "a.png"]), tmp_path / "x" / "out", store=tmp_path / "x")
     assert photo.read_bytes() == before
 
 
@@ -157,19 +149,32 @@ def test_only_a_store_is_replaced_by_one(folder, predictor, tmp_path):
     (tmp_path / "precious").mkdir()
     with pytest.raises(TrainingError, match="precious: is no store"):
         predict_files(
-            predictor, [folder / "a.png"], out, store=tmp_path / "precious", overwrite=True, progress=called.append
+            predictor, find_inputs([folder]), out, store=tmp_path / "precious", overwrite=True, progress=called.append
         )
     assert not called
     assert (tmp_path / "precious").is_dir()
 
 
-def test_earlier_predictions_are_no_photos(folder, predictor):
-    originals = find_photos([folder])
-    for out in (folder / "out", folder):
-        predict_files(predictor, find_photos([folder], out), out)
-        assert find_photos([folder], out) == originals
-        for path in out.glob("*_*.png"):
-            path.unlink()
-    oak = folder / "oak_tree.png"  # a photo of a tree, and no prediction of a photo 'oak'
-    (folder / "a.png").rename(oak)
-    assert oak in find_photos([folder], folder)
+@pytest.mark.parametrize("failing", ["reading", "packing", "renaming", "interrupted"])
+def test_an_older_store_stays_until_the_new_one_is_complete(folder, predictor, tmp_path, failing, monkeypatch):
+    out, store = tmp_path / "out", tmp_path / "preds.zarr"
+    predict_files(predictor, find_inputs([folder]), out, store=store)
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    (folder / "c.png").write_bytes(b"no photo" if failing == "reading" else (folder / "a.png").read_bytes())
+    if failing != "reading":
+        # The second file written whole is a shard; when the first folder is synced, the old store has moved.
+        name, call = ("write_atomic", 2) if failing == "packing" else ("sync_folder", 1)
+        real, calls = getattr(build, name), []
+
+        def fails(*arguments):
+            calls.append(1)
+            if len(calls) == call:
+                raise KeyboardInterrupt if failing == "interrupted" else OSError(28, "No space left on device")
+            return real(*arguments)
+
+        monkeypatch.setattr(build, name, fails)
+    with pytest.raises((QuadcodecError, KeyboardInterrupt)) as caught:
+        predict_files(predictor, find_inputs([folder]), out, store=store, overwrite=True)
+    assert {"reading": "cannot be read", "interrupted": ""}.get(failing, "cannot be written") in str(caught.value)
+    assert before == {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "photos", "preds.zarr"}
