@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from .ccnet import DEPTHS as CCNET_DEPTHS
+from .ccnet import ccnet
+from .deeplab import deeplabv3
 from .dense import STRIDES, Dense, dilated_resnet
+from .drn import LAYOUTS as DRN_LAYOUTS
+from .drn import drn
 from .qgn import QGN
 from .resnet import LAYOUTS
 from .segmenter import Segmenter
@@ -16,6 +21,9 @@ QUADTREE: dict[str, Callable[..., QGN]] = {f"qgn_resnet{depth}": partial(QGN, de
 """Called with the number of classes and the other arguments of `build_model`, by name."""
 DENSE: dict[str, Callable[[int, int], Dense]] = {
     **{f"dilated{s}_resnet{depth}": partial(dilated_resnet, depth, s) for s in STRIDES for depth in LAYOUTS},
+    **{f"drn_{name}": partial(drn, name) for name in DRN_LAYOUTS},
+    **{f"deeplabv3_{s}_resnet{depth}": partial(deeplabv3, depth, s) for s in STRIDES for depth in LAYOUTS},
+    **{f"ccnet_resnet{depth}": partial(ccnet, depth) for depth in CCNET_DEPTHS},
 }
 """Called with the number of classes and the width."""
 MODEL_NAMES = (*QUADTREE, *DENSE)

@@ -8,6 +8,7 @@ Shapes: b images, c channels, h and w rows and columns; c of a stage is a multip
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -92,6 +93,8 @@ class ResNet(nn.Module):
         Stride of the last features: 32, or 16 or 8. Convolutions of the stages that keep their resolution then
         are dilated to see as far as before (Yu and Koltun, 2016): their first 3x3 as the stage above them, all
         others twice as wide.
+    multi_grid
+        Dilations of the last stage's blocks, in units of the stage's own.
 
     Attributes
     ----------
@@ -99,7 +102,9 @@ class ResNet(nn.Module):
         Channels of the features at strides 2, 4, 8, 16 and 32, or `output_stride` where that is less.
     """
 
-    def __init__(self, depth: int, *, width: int = 64, output_stride: int = 32) -> None:
+    def __init__(
+        self, depth: int, *, width: int = 64, output_stride: int = 32, multi_grid: Sequence[int] = (1, 1, 1)
+    ) -> None:
         super().__init__()
         block, counts = LAYOUTS[depth]
         stem = 2 * width
@@ -120,8 +125,9 @@ class ResNet(nn.Module):
             planes = c_out // block.expansion
             dilation = max(1, 4 * 2**stage // output_stride)
             strided = stage > 0 and dilation == 1
-            first = block(c_in, planes, 2 if strided else 1, (max(1, dilation // 2), dilation))
-            rest = (block(c_out, planes, 1, (dilation, dilation)) for _ in range(count - 1))
+            grid = [dilation * unit for unit in multi_grid[:count]] if stage == 3 else [dilation] * count
+            first = block(c_in, planes, 2 if strided else 1, (max(1, grid[0] // 2), grid[0]))
+            rest = (block(c_out, planes, 1, (wide, wide)) for wide in grid[1:])
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -24,6 +24,8 @@ from qgn.device import choose_device
 from qgn.evaluate import evaluate_checkpoint
 from qgn.inputs import Input, find_inputs
 from qgn.losses import LossValue, QuadtreeLoss
+from qgn.models.resnet import ResNet
+from qgn.models.weights import load_weights
 from qgn.predict import predict_files
 from qgn.sparse.backends import load_backend
 from qgn.trainer import clear_run, prepare, train
@@ -61,6 +63,10 @@ class Place:
         safetensors.torch.save_file(tensors, path, metadata={"qgn": json.dumps(described)})
         load_checkpoint(path)
 
+    def weights(self, encoder):
+        safetensors.torch.save_file(encoder.state_dict(), self.folder / "weights.safetensors")
+        return self.folder / "weights.safetensors"
+
     def photo(self, name="a.png"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(self.folder / name)
         return self.folder / name
@@ -73,6 +79,11 @@ def unwritable_checkpoint(p):
     described, model = load_checkpoint(p.checkpoint)
     with mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")):
         save_checkpoint(p.folder / "a.safetensors", described, model, torch.ones(6))
+
+
+def numbers_for_weights(p):
+    torch.save([1, 2], p.folder / "a.pth")
+    load_weights(ResNet(18, width=2), p.folder / "a.pth")
 
 
 def triton_missing(p):
@@ -185,6 +196,10 @@ CASES = {
     "was written by a newer qgn": lambda p: p.resave(lambda values, _: values.update(version=99)),
     "holds no description of a qgn model": lambda p: p.resave(lambda values, _: values.pop("model")),
     "its weights do not fit": lambda p: p.resave(lambda _, tensors: tensors.pop("model.decoder.pixel_head.bias")),
+    "cannot be read as weights": lambda p: load_weights(ResNet(18, width=2), p.folder / "none.pth"),
+    "something else than named tensors": numbers_for_weights,
+    "holds weights of": lambda p: load_weights(ResNet(18, width=2), p.weights(ResNet(34, width=2))),
+    "no layer fits": lambda p: load_weights(ResNet(18, width=3), p.weights(ResNet(18, width=2))),
     "was trained on": lambda p: evaluate_checkpoint(p.checkpoint, p.store.path),
     "training classes, expected 1..": too_many_classes,
     "does not name them": manifest_lacks,
