@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from qgn.data.batch import LabelBatch
 from qgn.models.decoder import LEVELS
 from qgn.sparse.frontier import child_nodes, root_nodes
 from qgn.sparse.sites import Sites, select_sites
 from quadcodec import LinearQuadtree, decode_tree, encode
+from quadcodec.manifest import load_manifest
+from quadcodec.pyramid import COMPOSITE
 from quadcodec.scenes import street_labels
 
-VAL_MEAN = (34.88, 20.44, 10.91, 5.06, 1.84)
-"""Composite cells of levels 5 to 1 of Cityscapes val, percent of the level's cells (from Table 5 of the paper)."""
+
+def published_shares(dataset: str, split: str = "val") -> tuple[float, ...]:
+    """Return the composite cells of levels 5 to 1, percent of the level's cells, from Table 5 of the paper."""
+    row = load_manifest(dataset).published[split]
+    return tuple(100 - sum(row[str(upper)] for upper in range(level, LEVELS)) for level in range(LEVELS - 1, 0, -1))
 
 
 def composite_shares(labels: LabelBatch) -> tuple[float, ...]:
@@ -32,13 +40,63 @@ def mask_tree(mask: np.ndarray) -> LabelBatch:
 
 def street_tree(size: tuple[int, int], candidates: int = 12) -> tuple[int, LabelBatch]:
     """Return the generated scene nearest to the Cityscapes val mean: its index, and its tree as a batch of one."""
+    mean_l = published_shares("cityscapes")
     found = []
     for index in range(candidates):
         labels = mask_tree(street_labels(0, size, index))
-        far = sum(abs(np.log(mine / mean)) for mine, mean in zip(composite_shares(labels), VAL_MEAN, strict=True))
+        far = sum(abs(np.log(mine / mean)) for mine, mean in zip(composite_shares(labels), mean_l, strict=True))
         found.append((far, index, labels))
     _, index, labels = min(found, key=lambda entry: entry[:2])
     return index, labels
+
+
+def drawn_tree(size: tuple[int, int], shares: Sequence[float], batch: int = 1) -> LabelBatch:
+    """Return trees with a chosen number of composite cells at every level, along the outlines of a random landscape.
+
+    With the shares of Cityscapes val, 3x3 convolutions have 5.1, 4.7, 4.3, 3.5 and 2.5 neighbours a site, itself
+    included, at levels 5 to 1; those of 14 masks of Cityscapes 5.4, 4.8, 4.2, 3.5 and 2.9.
+
+    Parameters
+    ----------
+    size
+        (H, W), multiples of 32.
+    shares
+        Composite cells of levels 5 to 1, percent of the level's cells; each at most that of the level above.
+    batch
+        Trees, all the same.
+    """
+    heights = [np.abs(_landscape(size))]
+    for _ in range(LEVELS - 2):
+        h, w = heights[-1].shape
+        heights.append(heights[-1].reshape(h // 2, 2, w // 2, 2).min((1, 3)))
+    cell_n = np.arange(heights[-1].size)
+    nodes = []
+    for height, share in zip(reversed(heights), shares, strict=True):
+        lowest = np.argsort(height.ravel()[cell_n], kind="stable")[: round(share / 100 * height.size)]
+        node_n = (np.arange(len(cell_n)) % 2).astype(np.int16)  # two classes: no cell could be merged
+        node_n[lowest] = COMPOSITE
+        nodes.append(node_n)
+        row_m, col_m = np.divmod(cell_n[np.sort(lowest)], height.shape[1])
+        corner_m = 4 * row_m * height.shape[1] + 2 * col_m
+        cell_n = (corner_m[:, None] + [0, 1, 2 * height.shape[1], 2 * height.shape[1] + 1]).ravel()
+    nodes.append((np.arange(len(cell_n)) % 2).astype(np.int16))
+    tree = LinearQuadtree(np.concatenate(nodes), tuple(len(level) for level in reversed(nodes)), *size)
+    return LabelBatch.from_trees([tree] * batch)
+
+
+def _landscape(size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Return random heights of the cells of level 1, (h, w): hills a quarter of the image high, and ever smaller ones.
+
+    Each octave has half the extent and 0.7 of the height of the one before: what makes outlines as rough as those of
+    annotated scenes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total, extent, height = torch.zeros(1, 1, size[0] // 2, size[1] // 2), size[0] // 4, 1.0
+    while extent:
+        hills = torch.randn(1, 1, *(max(2, side // extent) for side in size), generator=generator)
+        total += height * F.interpolate(hills, total.shape[2:], mode="bilinear")
+        extent, height = extent // 2, 0.7 * height
+    return total[0, 0].numpy()
 
 
 def clustered(shape: tuple[int, int], share: float, seed: int = 0) -> np.ndarray:
