@@ -64,6 +64,8 @@ def affordable(sites: Sites, score_m: Tensor, left_b: Tensor, *, site: int, pair
     (m,) bool, the chosen cells, and (b,) int64, what is then left: nothing where a cell was left out, so that
     a smaller budget never takes a finer cell that a larger one does not.
     """
+    if not len(sites):
+        return torch.ones_like(score_m, dtype=torch.bool), left_b
     image_m = sites.positions()[0]
     best_first_m = score_m.argsort(descending=True, stable=True)
     order_m = best_first_m[image_m[best_first_m].argsort(stable=True)]
@@ -74,7 +76,7 @@ def affordable(sites: Sites, score_m: Tensor, left_b: Tensor, *, site: int, pair
         place_m[order_m] = torch.arange(len(order_m), device=order_m.device)
         present_9m = sites.nbr_9m >= 0
         # A pair comes in with the later of its two cells.
-        later_9m = torch.maximum(place_m, place_m[sites.nbr_9m.clamp(min=0).long()]) if len(order_m) else place_m
+        later_9m = torch.maximum(place_m, place_m[sites.nbr_9m.clamp(min=0).long()])
         cost_m += pair * torch.bincount(later_9m[present_9m], minlength=len(order_m))
     spent_m = cost_m.cumsum(0)
     count_b = torch.bincount(image_m, minlength=len(left_b))

@@ -78,8 +78,8 @@ class Propagation:
         if (self.rule in WITH_THRESHOLD) != (self.threshold is not None):
             rules = " and ".join(WITH_THRESHOLD)
             raise TrainingError(
-                f"propagation '{self.rule}': {rules} need a threshold, and no other rule has one. "
-                "Write it as in 'prod>0.3'"
+                f"propagation '{self.rule}': {rules} need a threshold, and no other rule has one; "
+                "expected for example 'prod>0.3'"
             )
         budgets = [budget for budget in (self.sites, self.gmacs) if budget is not None]
         for name, right, expected in (
@@ -100,7 +100,10 @@ class Propagation:
         rule, threshold, rest = match.groups()
         try:
             limit = None if threshold is None else float(threshold)
-            options: dict[str, Any] = {name: _OPTIONS[name](value) for name, value in _pairs(rest)}
+            pairs = [option.split("=") for option in rest.split()]
+            options: dict[str, Any] = {name: _OPTIONS[name](value) for name, value in pairs}
+            if len(options) < len(pairs):
+                raise ValueError("an option twice")
         except (KeyError, ValueError) as error:
             raise TrainingError(
                 f"propagation '{text}': cannot be read ({error}), expected numbers for {', '.join(_OPTIONS)}"
@@ -125,10 +128,6 @@ class Propagation:
     def limited(self) -> bool:
         """Whether there is a budget."""
         return self.sites is not None or self.gmacs is not None
-
-
-def _pairs(options: str) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in (option.split("=") for option in options.split())]
 
 
 _OPTIONS: dict[str, Callable[[str], Any]] = {
@@ -168,7 +167,7 @@ def begin(propagation: Propagation, nodes: Nodes, costs: Costs) -> Path:
     batch, rows, cols = nodes.shape
     left = propagation.sites
     if propagation.gmacs is not None:
-        left = max(0, int(1e9 * propagation.gmacs) - costs.cell * rows * cols)
+        left = max(0, round(1e9 * propagation.gmacs) - costs.cell * rows * cols)
     return Path(left_b=torch.full((batch,), left, dtype=torch.int64, device=nodes.cell_n.device))
 
 
