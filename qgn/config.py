@@ -21,7 +21,8 @@ class TrainConfig:
     model, width, variants : as `qgn.models.build.build_model`.
     image_size : (height, width) that photos and trees are resized to; None for native sizes.
     crop : (height, width) of random windows of the (resized) images, multiples of 32; None for whole images.
-    propagation : which cells training carries on (section 3.3 of the paper); None for the model's first scheme.
+    propagation : which cells training carries on, as `qgn.sparse.propagation.Schedule` writes it; None for the
+        model's first scheme.
     loss, gamma : adaptive (Eq. 8) or fixed weights of the levels (Eq. 7); dense models have their own, fixed.
     optimizer, lr, weight_decay : biases and batch norm do not decay.
     schedule : 'tail' holds the rate for two thirds of the steps and takes it linearly to zero over the last

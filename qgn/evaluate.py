@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Scores:
     miou, pixel_accuracy, iou : from one confusion matrix over all pixels at the masks' own sizes, void left out.
     sites : level -> mean number of active sites an image.
     site_share : level -> active sites as a share of the level's cells.
+    share : active sites of all levels as a share of all levels' cells: of those that `all` computes.
     composite_precision, composite_recall : level -> of composite predictions at visited cells.
     """
 
@@ -44,6 +46,7 @@ class Scores:
     iou: dict[str, float]
     sites: dict[int, float]
     site_share: dict[int, float]
+    share: float
     composite_precision: dict[int, float]
     composite_recall: dict[int, float]
 
@@ -127,6 +130,7 @@ def _scores(confusion: ConfusionMatrix, composites: CompositeScores | None, clas
         iou=dict(zip(classes.names, (100 * confusion.iou_k()).tolist(), strict=True)),
         sites={} if composites is None else by_level(composites.sites_l().double() / images),
         site_share={} if composites is None else by_level(100 * composites.share_l()),
+        share=math.nan if composites is None else 100 * composites.share(),
         composite_precision={} if composites is None else by_level(100 * composites.precision_l()),
         composite_recall={} if composites is None else by_level(100 * composites.recall_l()),
     )

@@ -126,3 +126,9 @@ class CompositeScores:
     def share_l(self) -> Tensor:
         """Return the active sites as a share of each level's cells, (l,) float64."""
         return self.counts_l5[:, 3].double() / self.counts_l5[:, 4]
+
+    def share(self) -> float:
+        """Return the active sites of all levels above the pixels as a share of their cells."""
+        _, *above = self.counts_l5[:, 3:].double()
+        sites, cells = torch.stack(above).sum(0)
+        return float(sites / cells)

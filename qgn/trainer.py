@@ -28,6 +28,7 @@ from qgn.evaluate import Scores, evaluate, evaluation_loader
 from qgn.losses import HeadLoss, criterion_of
 from qgn.models.build import build_model
 from qgn.models.segmenter import STRIDE, Segmenter
+from qgn.sparse.propagation import Schedule
 from quadcodec.store import LabelStore, open_store
 
 POLY_POWER = 0.9
@@ -93,10 +94,7 @@ def _with_scheme(config: TrainConfig) -> TrainConfig:
         raise TrainingError(f"{error}") from error
     if config.propagation is None:
         return replace(config, propagation=schemes[0])
-    if config.propagation not in schemes:
-        raise TrainingError(
-            f"propagation {config.propagation!r} is unknown to {config.model}, expected one of {', '.join(schemes)}"
-        )
+    Schedule.parse(config.propagation, schemes)
     return config
 
 
@@ -153,6 +151,7 @@ def train(
     work = Path(config.work_dir)
     torch.manual_seed(config.seed)
     model = _model(config, len(setup.classes)).to(config.device)
+    propagation = Schedule.parse(config.propagation, model.schemes)
     criterion = criterion_of(model, config.loss, gamma=config.gamma).to(config.device)
     optimizer = build_optimizer(model, config)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config.schedule, step / config.steps))
@@ -164,7 +163,7 @@ def train(
         for step, batch in enumerate(raising(_training_loader(setup)), 1):
             batch = batch.to(config.device)
             lr = optimizer.param_groups[0]["lr"]
-            prediction = model(batch.images_bchw, batch.labels, config.propagation)
+            prediction = model(batch.images_bchw, batch.labels, propagation.scheme_at((step - 1) / config.steps))
             loss, losses_l = criterion(prediction.logits, prediction.targets)
             if not torch.isfinite(loss):
                 raise TrainingError(_diverged(step, losses_l.tolist(), work))

@@ -17,8 +17,7 @@ from spconv.core import ConvAlgo
 from torch import Tensor, nn
 
 from qgn.models.decoder import CHANNELS, LEVELS, UNITS
-from qgn.sparse.frontier import Labels, child_nodes, root_nodes
-from qgn.sparse.propagation import RULES
+from qgn.sparse.frontier import COMPOSITE_CHANNEL, Labels, child_nodes, root_nodes
 from qgn.sparse.sites import select_sites
 
 
@@ -71,13 +70,13 @@ class SpconvDecoder(nn.Module):
             feats_qc = feats_bchw.permute(0, 2, 3, 1).flatten(0, 2)
             if x is None:
                 logits.append(head(feats_qc))
-                sites = select_sites(nodes, RULES["gtc"](nodes, logits[-1]), None)
+                sites = select_sites(nodes, nodes.target_n == COMPOSITE_CHANNEL, None)
                 x_mc = skip(feats_qc.index_select(0, sites.cell_m))
             else:
                 skip_nc = skip(feats_qc.index_select(0, nodes.cell_n))
                 x_nc = (x.features[:, None] + skip_nc.unflatten(0, (-1, 4))).flatten(0, 1)
                 logits.append(head(x_nc))
-                sites = select_sites(nodes, RULES["gtc"](nodes, logits[-1]), sites)
+                sites = select_sites(nodes, nodes.target_n == COMPOSITE_CHANNEL, sites)
                 x_mc = x_nc.index_select(0, sites.node_m)
             indices_m3 = torch.stack(sites.positions(), 1).int().contiguous()
             x = block(spconv.SparseConvTensor(x_mc, indices_m3, list(sites.shape[1:]), sites.shape[0]))

@@ -10,7 +10,7 @@ of its full grid, n visited nodes of a level, m active ones, k classes and the c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from qgn.sparse.backends import load_backend
+from qgn.sparse.budget import Costs
 from qgn.sparse.conv import SiteBatchNorm, SubMConv3x3
 from qgn.sparse.frontier import Labels, Nodes, child_nodes, root_nodes
 from qgn.sparse.fused import linear, norm_relu, norm_relu_conv
-from qgn.sparse.propagation import RULES, Rule
+from qgn.sparse.propagation import Path, Propagation, begin, choose_sites
 from qgn.sparse.recompute import recomputed
-from qgn.sparse.sites import Sites, select_sites
+from qgn.sparse.sites import Sites
 
 from .prediction import LevelPrediction, QuadtreePrediction
 
@@ -137,9 +138,10 @@ class Decoder(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(c_in, num_classes + 1) for c_in in head_channels)
         # A 2x2 transposed convolution: nearest upsampling would give the four pixels of a cell equal logits.
         self.pixel_head = nn.Linear(channels[-1], 4 * (num_classes + 1))
+        self.costs = _costs(self)
 
     def forward(
-        self, features: Sequence[Tensor], labels: Labels | None = None, propagation: str = "pc"
+        self, features: Sequence[Tensor], labels: Labels | None = None, propagation: Propagation | str = "pc"
     ) -> QuadtreePrediction:
         """Predict the quadtrees of a batch.
 
@@ -148,36 +150,39 @@ class Decoder(nn.Module):
         features
             Encoder features at strides 2, 4, 8, 16 and 32, each (B, C, H / stride, W / stride).
         labels
-            Label trees of the batch, on the features' device; needed by `gtc`, optional otherwise.
+            Label trees of the batch, on the features' device; needed by `gtc` and `union`, optional otherwise.
         propagation
-            `all`, `gtc` or `pc`.
+            Which cells go on, or its text.
 
         Raises
         ------
+        TrainingError
+            The propagation is unknown, or needs labels.
         ValueError
-            The scheme is unknown or needs labels, or the labels do not fit the features.
+            The labels do not fit the features.
         """
-        if propagation not in RULES:
-            raise ValueError(f"unknown propagation {propagation!r}: choose one of {', '.join(RULES)}")
-        rule = RULES[propagation]
+        if isinstance(propagation, str):
+            propagation = Propagation.parse(propagation)
         batch, _, rows, cols = features[-1].shape
         nodes = root_nodes(
             (batch, rows, cols),
             LEVELS - 1,
             labels=labels,
-            follow_truth=propagation == "gtc",
+            follow_truth=propagation.follows_truth,
             device=features[-1].device,
         )
+        choose = partial(choose_sites, propagation, costs=self.costs)
+        path = begin(propagation, nodes, self.costs)
         sites: Sites | None = None
         x_mc: Tensor | None = None
         levels: list[LevelPrediction] = []
         for feats_bchw, skip, block, head in zip(reversed(features), self.skips, self.blocks, self.heads, strict=True):
             feats_qc = feats_bchw.permute(0, 2, 3, 1).flatten(0, 2)
-            level = partial(_level, skip, block, head, rule, nodes, sites)
+            level = partial(_level, skip, block, head, choose, nodes, sites, path)
             if self.recompute and torch.is_grad_enabled():
-                logits_nk, sites, x_mc = recomputed(level, (skip, block), feats_qc, x_mc)
+                logits_nk, sites, path, x_mc = recomputed(level, (skip, block), feats_qc, x_mc)
             else:
-                logits_nk, sites, x_mc = level(feats_qc, x_mc)
+                logits_nk, sites, path, x_mc = level(feats_qc, x_mc)
             levels.append(LevelPrediction(nodes, logits_nk, sites))
             nodes = child_nodes(nodes, sites, labels)
         logits_nk = self.pixel_head(x_mc).unflatten(1, (4, -1)).flatten(0, 1)
@@ -189,24 +194,44 @@ def _level(
     skip: Skip,
     block: Block,
     head: nn.Linear,
-    rule: Rule,
+    choose: Callable[[Nodes, Tensor, Sites | None, Path], tuple[Sites, Path]],
     nodes: Nodes,
     parents: Sites | None,
+    path: Path,
     feats_qc: Tensor,
     parents_mc: Tensor | None,
-) -> tuple[Tensor, Sites, Tensor]:
+) -> tuple[Tensor, Sites, Path, Tensor]:
     """Run one level: upsampling, skip, prediction, and the block on the cells that go on.
 
     Returns
     -------
-    Logits of the nodes (n, k + 1), the sites, and their features after the block (m, o).
+    Logits of the nodes (n, k + 1), the sites, the path for the next level, and the sites' features after the
+    block (m, o).
     """
     if parents_mc is None:
         logits_nk = head(feats_qc)
-        sites = select_sites(nodes, rule(nodes, logits_nk), None)
-        return logits_nk, sites, block(skip(feats_qc, sites.cell_m), sites)
+        sites, path = choose(nodes, logits_nk, None, path)
+        return logits_nk, sites, path, block(skip(feats_qc, sites.cell_m), sites)
     skip_nc = skip(feats_qc, nodes.cell_n)
     x_nc = (parents_mc[:, None] + skip_nc.unflatten(0, (-1, 4))).flatten(0, 1)
     logits_nk = head(x_nc)
-    sites = select_sites(nodes, rule(nodes, logits_nk), parents)
-    return logits_nk, sites, block(x_nc.index_select(0, sites.node_m), sites)
+    sites, path = choose(nodes, logits_nk, parents, path)
+    return logits_nk, sites, path, block(x_nc.index_select(0, sites.node_m), sites)
+
+
+def _costs(decoder: Decoder) -> Costs:
+    """Return the multiply-adds of what a decoder computes for a cell."""
+    site, pair = [0] * LEVELS, [0] * LEVELS
+    for depth, (skip, block) in enumerate(zip(decoder.skips, decoder.blocks, strict=True)):
+        level = LEVELS - 1 - depth
+        units = list(block.units)
+        pair[level] = sum(c.weight.shape[0] * c.weight.shape[1] for unit in units for c in (unit.conv1, unit.conv2))
+        site[level] += sum(unit.shortcut.conv.weight.numel() for unit in units if unit.shortcut is not None)
+        # Skips and predictions of a level are made for the four children of each cell of the level above; the
+        # coarsest level skips for its active cells alone.
+        if depth == 0:
+            site[level] += skip.conv.weight.numel()
+        else:
+            site[level + 1] += 4 * (skip.conv.weight.numel() + decoder.heads[depth].weight.numel())
+    site[1] += decoder.pixel_head.weight.numel()
+    return Costs(decoder.heads[0].weight.numel(), tuple(site), tuple(pair))

@@ -6,10 +6,12 @@ Shapes: b images, n visited nodes of a level, k classes and the composite one, h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
+from qgn.sparse.budget import Costs
 from qgn.sparse.frontier import COMPOSITE_CHANNEL, Nodes
 from qgn.sparse.sites import Sites
 
@@ -62,6 +64,17 @@ class QuadtreePrediction:
     def active_sites(self) -> tuple[int, ...]:
         """Number of cells of each level that are propagated, 0 at level 0."""
         return tuple(0 if level.sites is None else len(level.sites) for level in self.levels)
+
+    def macs(self, costs: Costs) -> int:
+        """Return what the decoder computed for the batch, in multiply-adds: neighbours that were absent cost nothing.
+
+        Parameters
+        ----------
+        costs
+            `Decoder.costs`.
+        """
+        cells = prod(self.levels[-1].nodes.shape)
+        return costs.total(cells, [(at.nodes.level, at.sites) for at in self.levels if at.sites is not None])
 
     @torch.no_grad()
     def to_pixels(self) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as fn
 
 from qgn.data.batch import LabelBatch
+from qgn.errors import TrainingError
 from qgn.losses import QuadtreeLoss, criterion_of
 from qgn.models.build import MODEL_NAMES, build_model
 from quadcodec.pyramid import COMPOSITE
@@ -69,7 +70,8 @@ class DenseMasked:
             return torch.ones_like(visited)
         if self.scheme == "gtc":
             return self.truth[level]
-        return (logits.argmax(1, keepdim=True) == 0) * visited
+        predicted = (logits.argmax(1, keepdim=True) == 0) * visited
+        return predicted if self.scheme == "pc" else torch.maximum(predicted, self.truth[level] * visited)
 
     def __call__(self, features):
         """Return dense logits and masks of visited and active cells, of levels 0, 1, ..."""
@@ -113,7 +115,7 @@ def true_composites(trees):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("scheme", ["gtc", "all", "pc"])
+@pytest.mark.parametrize("scheme", ["gtc", "all", "pc", "union"])
 def test_sparse_equals_dense_masked(scheme, recompute):
     trees, labels, images = batch_of_two()
     sparse = double_model()
@@ -387,9 +389,9 @@ def test_bad_requests_are_refused():
     model = build_model("qgn_resnet18", CLASSES, width=1).eval()
     with pytest.raises(ValueError, match="48x64: pad"):
         model(torch.zeros(1, 3, 48, 64))
-    with pytest.raises(ValueError, match="'union': choose one of all, gtc, pc"):
-        model(torch.zeros(1, 3, 32, 32), propagation="union")
-    with pytest.raises(ValueError, match="pass labels"):
+    with pytest.raises(TrainingError, match="'onion': no such rule, expected one of all, gtc, pc"):
+        model(torch.zeros(1, 3, 32, 32), propagation="onion")
+    with pytest.raises(TrainingError, match="there are no labels"):
         model(torch.zeros(1, 3, 32, 32), propagation="gtc")
     with pytest.raises(ValueError, match="coarsest grid"):
         model(torch.zeros(2, 3, 32, 32), LabelBatch.from_trees([plain_tree(np.zeros((64, 64), int))] * 2), "gtc")

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qgn.data.batch import LabelBatch
-from qgn.sparse.frontier import IGNORE_INDEX, child_nodes, root_nodes
-from qgn.sparse.propagation import RULES
+from qgn.sparse.frontier import COMPOSITE_CHANNEL, IGNORE_INDEX, child_nodes, root_nodes
 from qgn.sparse.sites import pairs_on_device, select_sites, tables_on_device
 from quadcodec.pyramid import COMPOSITE, OUTSIDE
 
@@ -131,7 +130,7 @@ def test_under_gtc_the_labels_nodes_are_the_targets():
         expected = [query(trees, level, *cell) for cell in cells_of(nodes, slice(None))]
         assert nodes.target_n.tolist() == expected
         if level:
-            sites = select_sites(nodes, RULES["gtc"](nodes, None), sites)
+            sites = select_sites(nodes, nodes.target_n == COMPOSITE_CHANNEL, sites)
             nodes = child_nodes(nodes, sites, labels)
 
 
@@ -147,8 +146,3 @@ def test_labels_of_another_grid_are_refused():
     _, labels = batch_of_trees()
     with pytest.raises(ValueError, match=r"\(3, 2, 3\).*\(3, 2, 2\)"):
         root_nodes((3, 2, 2), 5, labels=labels)
-
-
-def test_gtc_without_labels_is_refused():
-    with pytest.raises(ValueError, match="pass labels"):
-        RULES["gtc"](root_nodes((1, 1, 1), 5), torch.zeros(1, 3))
