@@ -55,7 +55,7 @@ def test_train_evaluate_predict(scenes, tmp_path, monkeypatch):
     arguments = [photos, "--checkpoint", work / "best.safetensors", "--out", tmp_path / "out"]
     code, out, err = invoke(qgn_predict, *arguments, monkeypatch=monkeypatch)
     assert code == 0, err
-    assert len(list((tmp_path / "out").iterdir())) == 6
+    assert len(list((tmp_path / "out" / "scenes").iterdir())) == 6
     code, _, err = invoke(qgn_predict, *arguments, monkeypatch=monkeypatch)
     assert code == 1
     assert "exists already" in err

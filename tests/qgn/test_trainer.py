@@ -268,7 +268,7 @@ def test_scores_that_are_no_number_are_worse_than_any(config, monkeypatch):
     values = iter([float("nan"), float("nan"), 0.0, float("nan")])
 
     def scored(*args, **kwargs):
-        return {"pc": Scores(next(values), float("nan"), {}, {}, {}, {}, {})}
+        return {"pc": Scores(next(values), float("nan"), {}, {}, {}, float("nan"), {}, {})}
 
     monkeypatch.setattr(trainer, "evaluate", scored)
     train(prepare(replace(config, steps=4, eval_every=1)))
