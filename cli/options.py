@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
 import click
+
+if TYPE_CHECKING:
+    from qgn.sparse.propagation import Limits
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
@@ -55,3 +63,23 @@ def void_ids(given: tuple[int | None, ...]) -> tuple[int, ...] | None:
     if ids and None in given:
         raise click.UsageError("--void none means no id at all, found ids beside it. Leave one out")
     return ids if given else None
+
+
+def limit_options(command: F) -> F:
+    """Add options that limit what a sparse decoder computes; `limits_of` reads them."""
+    for option in (
+        click.option("--budget-gmacs", type=click.FloatRange(0), help="Of the decoder, an image: 10^9 multiply-adds."),
+        click.option("--max-sites", type=click.IntRange(0), help="Active cells of an image, best ones first."),
+        click.option("--classes", metavar="NAMES", help="Refine only cells that may hold one of them: car,person."),
+        click.option("--stop-level", type=click.IntRange(0, 5), help="Finest level to predict; 0 is the pixels."),
+    ):
+        command = option(command)
+    return command
+
+
+def limits_of(options: dict[str, Any]) -> Limits:
+    """Return what the options of `limit_options` say."""
+    from qgn.sparse.propagation import Limits
+
+    names = tuple(name.strip() for name in (options["classes"] or "").split(",") if name.strip())
+    return Limits(options["stop_level"], names, options["max_sites"], options["budget_gmacs"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .errors import run
+from .options import limit_options, limits_of
 
 
 def main() -> None:
@@ -19,12 +21,15 @@ def main() -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="File that qgn-train wrote.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--propagation", help="Which cells go on, such as 'prod>0.3'.  [default: pc, or dense]")
+@limit_options
 @click.option("--store", type=click.Path(path_type=Path), help="Also write the predictions as a store of trees.")
 @click.option("--overwrite", is_flag=True, help="Replace the files and the store of an earlier prediction.")
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
 def cli(
-    images: tuple[Path, ...], checkpoint: Path, out: Path, store: Path | None, overwrite: bool, device: str | None
-) -> None:
+    images: tuple[Path, ...], checkpoint: Path, out: Path, propagation: str | None, store: Path | None,
+    overwrite: bool, device: str | None, **limits: Any,
+) -> None:  # fmt: skip
     """Predict IMAGES: raw-id labels, colour overlays and pictures of the predicted trees.
 
     IMAGES are photos, animated or paged ones (GIF, WebP, PNG, TIFF), videos, and folders of all these. '-' reads a list
@@ -39,7 +44,9 @@ def cli(
 
     listed = (read_list(sys.stdin.buffer.read()) if path == Path("-") else [path] for path in images)
     inputs = find_inputs([path for paths in listed for path in paths], out)
-    predictor = load_predictor(checkpoint, choose_device(device))
+    predictor = load_predictor(
+        checkpoint, choose_device(device), propagation=propagation, limits=limits_of(limits)
+    )  # fmt: skip
     total = None if any(item.moving for item in inputs) else len(inputs)
     with tqdm(total=total, desc="predict", unit="image", disable=None) as bar:
         count = predict_files(predictor, inputs, out, store=store, overwrite=overwrite, progress=bar.update)

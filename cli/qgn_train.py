@@ -37,7 +37,7 @@ def main() -> None:
     help="Train on random windows of the images, at their own size or that of --image-size; sides multiples of 32. "
     "Evaluation takes whole images.",
 )  # fmt: skip
-@click.option("--propagation", help="Cells that go on: gtc, all or pc.  [default: gtc; dense for dense models]")
+@click.option("--propagation", help="Cells that go on, such as gtc or 'gtc->union@2/3'.  [default: gtc, or dense]")
 @click.option("--loss", default="adaptive", type=click.Choice(["adaptive", "fixed"]), help="Weights of the levels.")
 @click.option("--gamma", default=1.0, help="Ratio of fixed weights, level to level.")
 @click.option("--optimizer", default="adamw", type=click.Choice(["adamw", "sgd"]), help="SGD has momentum 0.9.")

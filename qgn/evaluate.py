@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from qgn.checkpoint import Checkpoint, load_checkpoint
+from qgn.data.batch import LabelBatch
 from qgn.data.classes import ClassMap, class_map, count_pixels
 from qgn.data.dataset import with_photos
 from qgn.data.photos import Size
@@ -22,7 +24,9 @@ from qgn.data.views import Views
 from qgn.errors import CheckpointError, TrainingError
 from qgn.metrics import CompositeScores, ConfusionMatrix
 from qgn.models.prediction import QuadtreePrediction
+from qgn.models.qgn import QGN
 from qgn.models.segmenter import STRIDE, Segmenter
+from qgn.sparse.propagation import Limits, checked
 from quadcodec.store import LabelStore, open_store
 
 
@@ -39,6 +43,8 @@ class Scores:
     site_share : level -> active sites as a share of the level's cells.
     share : active sites of all levels as a share of all levels' cells: of those that `all` computes.
     composite_precision, composite_recall : level -> of composite predictions at visited cells.
+    encoder_gmacs, decoder_gmacs : 10^9 multiply-adds an image, of convolutions and matrix products; a sparse
+        convolution multiplies the neighbours that are there.
     """
 
     miou: float
@@ -49,6 +55,8 @@ class Scores:
     share: float
     composite_precision: dict[int, float]
     composite_recall: dict[int, float]
+    encoder_gmacs: float
+    decoder_gmacs: float
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as JSON holds them: null for nan, levels as text."""
@@ -100,12 +108,16 @@ def evaluate(
     model.eval()
     confusion = {scheme: ConfusionMatrix(len(classes)) for scheme in schemes}
     composites: dict[str, CompositeScores] = {}
-    images = 0
+    macs = dict.fromkeys(schemes, 0)
+    encoder_macs = images = 0
     for cpu_batch in raising(loader):
         batch = cpu_batch.to(device)
-        features = model.encoder(batch.images_bchw)
+        with FlopCounterMode(display=False) as counter:
+            features = model.encoder(batch.images_bchw)
+        encoder_macs += counter.get_total_flops() // 2
         for scheme in schemes:
-            prediction = model.decoder(features, batch.labels, scheme)
+            prediction, decoder_macs = _decode(model, features, batch.labels, scheme)
+            macs[scheme] += decoder_macs
             if isinstance(prediction, QuadtreePrediction):
                 composites.setdefault(scheme, CompositeScores(device=device)).update(prediction)
             maps_bhw = prediction.to_pixels().to(torch.uint8).cpu()
@@ -117,10 +129,28 @@ def evaluate(
         images += len(batch.indices)
         progress(len(batch.indices))
     model.train(was_training)
-    return {scheme: _scores(confusion[scheme], composites.get(scheme), classes, images) for scheme in schemes}
+    return {
+        scheme: _scores(
+            confusion[scheme], composites.get(scheme), classes, images, macs=(encoder_macs, macs[scheme])
+        )
+        for scheme in schemes
+    }  # fmt: skip
 
 
-def _scores(confusion: ConfusionMatrix, composites: CompositeScores | None, classes: ClassMap, images: int) -> Scores:
+def _decode(model: Segmenter, features: Any, labels: LabelBatch, scheme: str) -> tuple[Any, int]:
+    """Return a prediction and its multiply-adds."""
+    if isinstance(model, QGN):
+        prediction = model.decoder(features, labels, scheme)
+        return prediction, prediction.macs(model.decoder.costs)
+    with FlopCounterMode(display=False) as counter:
+        prediction = model.decoder(features, labels, scheme)
+    return prediction, counter.get_total_flops() // 2
+
+
+def _scores(
+    confusion: ConfusionMatrix, composites: CompositeScores | None, classes: ClassMap, images: int,
+    *, macs: tuple[int, int],
+) -> Scores:  # fmt: skip
     def by_level(values: Tensor) -> dict[int, float]:
         return {level: float(values[level]) for level in range(len(values) - 1, 0, -1)}
 
@@ -133,6 +163,8 @@ def _scores(confusion: ConfusionMatrix, composites: CompositeScores | None, clas
         share=math.nan if composites is None else 100 * composites.share(),
         composite_precision={} if composites is None else by_level(100 * composites.precision_l()),
         composite_recall={} if composites is None else by_level(100 * composites.recall_l()),
+        encoder_gmacs=macs[0] / images / 1e9,
+        decoder_gmacs=macs[1] / images / 1e9,
     )
 
 
@@ -184,6 +216,7 @@ def evaluate_checkpoint(
     *,
     split: str | None = None,
     schemes: Sequence[str] | None = None,
+    limits: Limits | None = None,
     images: str | Path | None = None,
     batch_size: int = 8,
     workers: int = 1,
@@ -196,7 +229,8 @@ def evaluate_checkpoint(
 
     Parameters
     ----------
-    schemes : by default all that the model knows.
+    schemes : by default all that the model knows by name.
+    limits : of every scheme.
 
     Raises
     ------
@@ -206,13 +240,9 @@ def evaluate_checkpoint(
         a scheme.
     """
     described, model = load_checkpoint(checkpoint)
-    schemes = model.schemes if schemes is None else schemes
-    unknown = [scheme for scheme in schemes if scheme not in model.schemes]
-    if unknown:
-        raise TrainingError(
-            f"{checkpoint}: holds {described.model}, to which propagation {unknown[0]!r} is unknown, expected some of "
-            f"{','.join(model.schemes)}"
-        )
+    asked = limits or Limits()
+    names = described.classes.names
+    schemes = [asked.on(checked(s, model.schemes), names) for s in schemes or model.schemes]
     store = open_store(labels)
     root = Path(images if images is not None else store.info.image_root)
     chosen, set_aside_from = _choose(store, split, checkpoint, described, root)

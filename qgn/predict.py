@@ -21,6 +21,7 @@ from qgn.inputs import LABELS, OUTPUTS, OVERLAY, TREE, Input
 from qgn.models.prediction import QuadtreePrediction
 from qgn.models.segmenter import STRIDE, Segmenter
 from qgn.predicted_store import TreeSpool
+from qgn.sparse.propagation import WITH_LABELS, Limits, checked
 from quadcodec.build import is_label_store
 from quadcodec.masks import write_mask
 from quadcodec.pyramid import COMPOSITE
@@ -57,16 +58,17 @@ class Predictor:
     checkpoint: Checkpoint
     model: Segmenter
     device: str
+    propagation: str
 
     @torch.no_grad()
     def __call__(self, photo: NDArray[np.uint8]) -> Prediction:
-        """Predict a photo (H, W, 3) uint8, by the model's scheme that needs no labels."""
+        """Predict a photo (H, W, 3) uint8."""
         native = photo.shape[:2]
         resized = resize_photo(photo, self.checkpoint.image_size)
         height, width = resized.shape[:2]
         canvas = torch.zeros(1, 3, -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
         canvas[0, :, :height, :width] = torch.from_numpy(normalise(resized))
-        prediction = self.model(canvas.to(self.device))
+        prediction = self.model(canvas.to(self.device), propagation=self.propagation)
         map_hw = prediction.to_pixels()[0]
         pixels = restore(map_hw, (0, 0), (height, width), (native[0], native[1])).to(torch.uint8).cpu().numpy()
         if isinstance(prediction, QuadtreePrediction):
@@ -76,10 +78,27 @@ class Predictor:
         return Prediction(pixels, tree, tree)
 
 
-def load_predictor(path: str | Path, device: str = "cpu") -> Predictor:
-    """Return a predictor of a checkpoint; errors as `load_checkpoint`."""
+def load_predictor(
+    path: str | Path, device: str = "cpu", *, propagation: str | None = None, limits: Limits | None = None
+) -> Predictor:
+    """Return a predictor of a checkpoint.
+
+    Parameters
+    ----------
+    propagation : text of `Propagation`, by default the model's scheme that needs no labels.
+    limits : on what it computes.
+
+    Raises
+    ------
+    CheckpointError : as `load_checkpoint`.
+    TrainingError : the model does not know the propagation, needs labels for it, or does not know a class.
+    """
     checkpoint, model = load_checkpoint(path)
-    return Predictor(checkpoint, model.to(device), device)
+    text = checked(model.schemes[-1] if propagation is None else propagation, model.schemes)
+    if text.split()[0] in WITH_LABELS:
+        raise TrainingError(f"propagation '{text}': follows the ground truth, and there are no labels. Use 'pc'")
+    text = (limits or Limits()).on(text, checkpoint.classes.names)
+    return Predictor(checkpoint, model.to(device), device, text)
 
 
 def grown_tree(prediction: QuadtreePrediction, height: int, width: int) -> LinearQuadtree:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class Propagation:
             ("threshold", self.threshold is None or 0 <= self.threshold <= 1, "0 to 1"),
             ("stop", 0 <= self.stop <= 5, "a level, 0 to 5"),
             ("classes", all(k >= 0 for k in self.classes), "numbers of classes"),
-            ("budget", all(budget >= 0 for budget in budgets) and len(budgets) < 2, "sites or gmacs, 0 or more"),
+            ("budget", all(0 <= budget < inf for budget in budgets) and len(budgets) < 2, "sites or gmacs, 0 or more"),
         ):
             if not right:
                 raise TrainingError(f"propagation '{self}': {name} out of range, expected {expected}")
@@ -95,10 +96,10 @@ class Propagation:
     def parse(cls, text: str) -> Propagation:
         """Return what a text says; raise TrainingError if it says nothing that is known."""
         match = re.fullmatch(r"([a-z]+)(?:>([\d.e-]+))?((?: +[a-z]+=[^ =]+)*)", text.strip())
-        if match is None:
-            raise TrainingError(f"propagation '{text}': cannot be read, expected for example 'pc' or 'prod>0.3 stop=1'")
-        rule, threshold, rest = match.groups()
         try:
+            if match is None:
+                raise ValueError("no rule with options")
+            rule, threshold, rest = match.groups()
             limit = None if threshold is None else float(threshold)
             pairs = [option.split("=") for option in rest.split()]
             options: dict[str, Any] = {name: _OPTIONS[name](value) for name, value in pairs}
@@ -106,7 +107,8 @@ class Propagation:
                 raise ValueError("an option twice")
         except (KeyError, ValueError) as error:
             raise TrainingError(
-                f"propagation '{text}': cannot be read ({error}), expected numbers for {', '.join(_OPTIONS)}"
+                f"propagation '{text}': cannot be read ({error}), expected for example 'pc' or 'prod>0.3 stop=1'; "
+                f"options are {', '.join(_OPTIONS)}"
             ) from error
         return cls(rule, limit, **options)
 
@@ -136,6 +138,46 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "sites": int,
     "gmacs": float,
 }
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is asked of any rule at inference; `Propagation` says what each limit means.
+
+    Attributes
+    ----------
+    classes
+        Names.
+    """
+
+    stop: int | None = None
+    classes: tuple[str, ...] = ()
+    sites: int | None = None
+    gmacs: float | None = None
+
+    def on(self, text: str, names: Sequence[str]) -> str:
+        """Return the text of a propagation under these limits; without any, the same text whatever it says.
+
+        Parameters
+        ----------
+        names
+            Of the model's classes 0..k - 1.
+
+        Raises
+        ------
+        TrainingError : the text or a limit has no sense, or the model has no such class.
+        """
+        given: dict[str, Any] = {name: value for name, value in vars(self).items() if value not in (None, ())}
+        if not given:
+            return text
+        unknown = [name for name in self.classes if name not in names]
+        if unknown:
+            raise TrainingError(
+                f"class '{unknown[0]}': the model has no such class, expected some of {', '.join(names)}"
+            )
+        if self.classes:
+            given["classes"] = tuple(map(list(names).index, self.classes))
+        return str(replace(Propagation.parse(text), **given))
 
 
 @dataclass(frozen=True)
@@ -241,6 +283,21 @@ def _active(propagation: Propagation, nodes: Nodes, logits_nk: Tensor, score_n: 
     return active_n & torch.isin(best_n2, best_n2.new_tensor(propagation.classes)).any(1)
 
 
+def checked(text: str, schemes: Sequence[str]) -> str:
+    """Return the text of a propagation; raise TrainingError if it says nothing that the model knows.
+
+    Parameters
+    ----------
+    schemes
+        Names that the model knows. One that knows `pc` knows all that `Propagation` can say.
+    """
+    if "pc" in schemes:
+        return str(Propagation.parse(text))
+    if text not in schemes:
+        raise TrainingError(f"propagation '{text}': the model knows only {', '.join(schemes)}. Choose that")
+    return text
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Say how training propagates: one way, or two with a switch.
@@ -261,13 +318,7 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str, schemes: Sequence[str]) -> Schedule:
-        """Return what a text says; raise TrainingError if it says nothing that the model knows.
-
-        Parameters
-        ----------
-        schemes
-            Names that the model knows. One that knows `pc` knows all that `Propagation` can say.
-        """
+        """Return what a text says of a model that knows `schemes`; raise TrainingError if that is nothing."""
         first, arrow, rest = text.partition("->")
         then, _, share = rest.partition("@") if arrow else (first, "", "1")
         try:
@@ -278,12 +329,7 @@ class Schedule:
             raise TrainingError(
                 f"propagation '{text}': found no share of the steps to switch at, expected for example 'gtc->union@2/3'"
             )
-        for part in (first, then):
-            if "pc" in schemes:
-                Propagation.parse(part)
-            elif part not in schemes:
-                raise TrainingError(f"propagation '{part}': the model knows only {', '.join(schemes)}. Choose that")
-        return cls(first, then, switch)
+        return cls(checked(first, schemes), checked(then, schemes), switch)
 
     def scheme_at(self, done: float) -> str:
         """Return the propagation of the step before which a share `done` of the steps is done."""

@@ -26,8 +26,9 @@ from qgn.inputs import Input, find_inputs
 from qgn.losses import LossValue, QuadtreeLoss
 from qgn.models.resnet import ResNet
 from qgn.models.weights import load_weights
-from qgn.predict import predict_files
+from qgn.predict import load_predictor, predict_files
 from qgn.sparse.backends import load_backend
+from qgn.sparse.propagation import Limits
 from qgn.trainer import clear_run, prepare, train
 from quadcodec.errors import QuadcodecError
 from quadcodec.store import ClassInfo
@@ -70,6 +71,9 @@ class Place:
     def photo(self, name="a.png"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(self.folder / name)
         return self.folder / name
+
+    def predictor(self, **values):
+        return load_predictor(self.checkpoint, **values)
 
     def predict(self, out, **options):
         predict_files(None, find_inputs([self.photo()]), self.folder / out, **options)
@@ -223,9 +227,16 @@ CASES = {
     "exists already. Choose another place": earlier_prediction,
     "only a store is replaced by one": no_store,
     "model '": lambda p: p.train(model="unet"),
-    "is unknown to": lambda p: p.train(model="dilated8_resnet18", propagation="gtc"),
+    "the model knows only": lambda p: p.train(model="dilated8_resnet18", propagation="gtc"),
     "is dense and has no": lambda p: p.train(model="dilated8_resnet18", recompute=True),
-    "to which propagation": lambda p: evaluate_checkpoint(p.checkpoint, p.store.path, schemes=["dense"]),
+    "no such rule, expected one of": lambda p: p.predictor(propagation="dense"),
+    "need a threshold, and no other": lambda p: p.predictor(propagation="pc>0.3"),
+    "expected for example 'pc'": lambda p: p.predictor(propagation="pc sites"),
+    "out of range, expected": lambda p: p.predictor(limits=Limits(sites=5, gmacs=1.0)),
+    "no share of the steps": lambda p: p.train(propagation="gtc->pc"),
+    "there are no labels": lambda p: p.predictor(propagation="gtc"),
+    "the model has the classes": lambda p: p.predictor(propagation="pc classes=99")(np.zeros((32, 32, 3), np.uint8)),
+    "the model has no such class": lambda p: p.predictor(limits=Limits(classes=("unicorn",))),
     "both sides must be multiples": lambda p: p.train(crop=(33, 32)),
     "is not installed: found no module": triton_missing,
     "found rows on": triton_on_cpu,

@@ -85,7 +85,7 @@ def test_the_predicted_tree_is_a_quadtree(tmp_path):
     for head in model.decoder.heads:  # every cell goes on: a tree that is far from merged, and beyond the image
         torch.nn.init.constant_(head.bias[:1], 100.0)
     classes = ClassMap(("a", "b", "c"), {0: 0, 1: 1, 2: 2}, ((0, 0, 0),) * 3)
-    predictor = Predictor(Checkpoint("qgn_resnet18", 2, classes, None, 0, {}, {}), model, "cpu")
+    predictor = Predictor(Checkpoint("qgn_resnet18", 2, classes, None, 0, {}, {}), model, "cpu", "pc")
     photo = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
     prediction = predictor(photo)
     tree, grown = prediction.tree, prediction.grown

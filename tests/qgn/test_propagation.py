@@ -242,7 +242,8 @@ def test_texts_say_the_same_again(text):
 @pytest.mark.parametrize(
     "text",
     ["", "pq", "prod", "pc>0.3", "prod>2", "prod>x", "pc stop=6", "pc stop=-1", "pc stop=a", "pc sites=-1", "pc n=3",
-     "pc sites=3 gmacs=2", "pc classes=", "pc classes=-1", "pc sites=2.5", "pc,all", "prod>nan", "pc stop=1 stop=2"],
+     "pc sites=3 gmacs=2", "pc classes=", "pc classes=-1", "pc gmacs=inf", "pc gmacs=nan",
+     "pc sites=2.5", "pc,all", "prod>nan", "pc stop=1 stop=2"],
 )  # fmt: skip
 def test_texts_without_sense_are_refused(text):
     with pytest.raises(TrainingError, match=r"^propagation '.*' ?.*expected"):
