@@ -11,6 +11,8 @@ from .deeplab import deeplabv3
 from .dense import STRIDES, Dense, dilated_resnet
 from .drn import LAYOUTS as DRN_LAYOUTS
 from .drn import drn
+from .pointrend import pointrend
+from .pspnet import pspnet
 from .qgn import QGN, VARIANTS
 from .resnet import LAYOUTS
 from .segmenter import Segmenter
@@ -25,6 +27,8 @@ DENSE: dict[str, Callable[[int, int], Dense]] = {
     **{f"drn_{name}": partial(drn, name) for name in DRN_LAYOUTS},
     **{f"deeplabv3_{s}_resnet{depth}": partial(deeplabv3, depth, s) for s in STRIDES for depth in LAYOUTS},
     **{f"ccnet_resnet{depth}": partial(ccnet, depth) for depth in CCNET_DEPTHS},
+    **{f"pspnet_resnet{depth}": partial(pspnet, depth) for depth in LAYOUTS},
+    **{f"pointrend_resnet{depth}": partial(pointrend, depth) for depth in LAYOUTS},
 }
 """Called with the number of classes and the width."""
 MODEL_NAMES = (*QUADTREE, *DENSE)

@@ -9,19 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import conv_norm_relu
+
 BINS = (1, 2, 3, 6)
 """Parts a side."""
-
-
-class PooledBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation of averages; with one value a channel it uses, and keeps, its running statistics."""
-
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        if not self.training or x_bchw.numel() > x_bchw.shape[1]:
-            return super().forward(x_bchw)
-        return F.batch_norm(
-            x_bchw, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
 
 
 class PyramidPooling(nn.Module):
@@ -30,13 +21,7 @@ class PyramidPooling(nn.Module):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(
-                nn.AdaptiveAvgPool2d(bins),
-                nn.Conv2d(c_in, c_out, 1, bias=False),
-                PooledBatchNorm(c_out),
-                nn.ReLU(inplace=True),
-            )
-            for bins in BINS
+            nn.Sequential(nn.AdaptiveAvgPool2d(bins), conv_norm_relu(c_in, c_out, 1)) for bins in BINS
         )
 
     def forward(self, x_bihw: Tensor) -> Tensor:

@@ -401,7 +401,7 @@ def test_one_image_is_enough_to_train_pooling():
     """The average over the whole image is one value a channel: no batch statistics."""
     torch.manual_seed(0)
     context = build_model("qgn_resnet18_ppm", CLASSES, width=4).decoder.context
-    norm = context[0].branches[0][2]
+    norm = context[0].branches[0][1][1]
     before = norm.running_mean.clone()
     assert context(torch.randn(1, 32, 2, 3)).isfinite().all()
     assert torch.equal(norm.running_mean, before)
