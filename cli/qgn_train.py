@@ -28,7 +28,7 @@ def main() -> None:
 @click.option(
     "--model", default="qgn_resnet18", help="qgn_resnet18, 34, 50 or 101, or a dense rival; see docs/training.md."
 )
-@click.option("--variant", "variants", multiple=True, help="Choice of the reference code; see docs/training.md.")
+@click.option("--variant", "variants", multiple=True, help="convt, pre_skip or stem64; repeatable.")
 @click.option("--width", default=32, type=click.IntRange(1), help="Channels of the first stage; 64 is full size.")
 @click.option("--image-size", type=Size(), help="Resize photos and trees.  [default: native; on a CPU about 256x256]")
 @click.option("--native", is_flag=True, help="Keep every image's own size, on a CPU too; not with --image-size.")

@@ -11,19 +11,24 @@ from .deeplab import deeplabv3
 from .dense import STRIDES, Dense, dilated_resnet
 from .drn import LAYOUTS as DRN_LAYOUTS
 from .drn import drn
-from .qgn import QGN
+from .pointrend import pointrend
+from .pspnet import pspnet
+from .qgn import QGN, VARIANTS
 from .resnet import LAYOUTS
 from .segmenter import Segmenter
 
-VARIANTS: tuple[str, ...] = ()
-"""Choices of the reference code that a quadtree model can take."""
-QUADTREE: dict[str, Callable[..., QGN]] = {f"qgn_resnet{depth}": partial(QGN, depth) for depth in LAYOUTS}
+QUADTREE: dict[str, Callable[..., QGN]] = {
+    **{f"qgn_resnet{depth}": partial(QGN, depth) for depth in LAYOUTS},
+    **{f"qgn_resnet{depth}_ppm": partial(QGN, depth, pooling=True) for depth in LAYOUTS},
+}
 """Called with the number of classes and the other arguments of `build_model`, by name."""
 DENSE: dict[str, Callable[[int, int], Dense]] = {
     **{f"dilated{s}_resnet{depth}": partial(dilated_resnet, depth, s) for s in STRIDES for depth in LAYOUTS},
     **{f"drn_{name}": partial(drn, name) for name in DRN_LAYOUTS},
     **{f"deeplabv3_{s}_resnet{depth}": partial(deeplabv3, depth, s) for s in STRIDES for depth in LAYOUTS},
     **{f"ccnet_resnet{depth}": partial(ccnet, depth) for depth in CCNET_DEPTHS},
+    **{f"pspnet_resnet{depth}": partial(pspnet, depth) for depth in LAYOUTS},
+    **{f"pointrend_resnet{depth}": partial(pointrend, depth) for depth in LAYOUTS},
 }
 """Called with the number of classes and the width."""
 MODEL_NAMES = (*QUADTREE, *DENSE)
@@ -50,7 +55,7 @@ def build_model(
     width
         Channels of the first encoder stage, 64 in the papers; all others scale with it.
     variants
-        Some of VARIANTS, for quadtree models.
+        Some of `qgn.models.qgn.VARIANTS`, for quadtree models.
     backend, recompute
         How the sparse decoder computes, see `Decoder`. Dense models have none: `backend` is left unused.
 
@@ -69,7 +74,7 @@ def build_model(
     if unknown:
         raise ValueError(f"variant {unknown[0]!r} is unknown, expected some of {', '.join(VARIANTS)}")
     if name in QUADTREE:
-        return QUADTREE[name](num_classes, width=width, backend=backend, recompute=recompute)
+        return QUADTREE[name](num_classes, width=width, variants=variants, backend=backend, recompute=recompute)
     if variants or recompute:
         what = f"variant {variants[0]!r}" if variants else "levels to recompute"
         raise ValueError(f"model {name!r} is dense and has no {what}. Leave it out, or take a qgn model")

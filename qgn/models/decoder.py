@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from qgn.sparse.fused import linear, norm_relu, norm_relu_conv
 from qgn.sparse.propagation import Path, Propagation, begin, choose_sites
 from qgn.sparse.recompute import recomputed
 from qgn.sparse.sites import Sites
+from qgn.sparse.transposed import TransposedConv3x3
 
 from .prediction import LevelPrediction, QuadtreePrediction
 
@@ -58,17 +60,38 @@ class ResidualUnit(nn.Module):
         return self.bn2(y_mo).add_(shortcut_mo).relu_()
 
 
-class Projection(nn.Module):
-    """A 1x1 convolution and batch normalisation on rows."""
+class UpUnit(nn.Module):
+    """A residual unit that ends in transposed convolutions: each of a cell's four children gets features of its own."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, *, backend: str = "native") -> None:
         super().__init__()
-        self.conv = nn.Linear(c_in, c_out, bias=False)
+        self.conv1 = SubMConv3x3(c_in, c_in, backend=backend)
+        self.bn1 = SiteBatchNorm(c_in)
+        self.conv2 = TransposedConv3x3(c_in, c_out)
+        self.bn2 = SiteBatchNorm(c_out)
+        nn.init.zeros_(self.bn2.weight)
+        self.shortcut = Projection(c_in, c_out, children=4)
+
+    def forward(self, x_mi: Tensor, sites: Sites) -> Tensor:
+        """Return the features of the four children, (m, 4, o)."""
+        y_mi = norm_relu(self.conv1(x_mi, sites), self.bn1)
+        y_no = self.conv2(y_mi, sites).flatten(0, 1)
+        return self.bn2(y_no).add_(self.shortcut(x_mi)).relu_().unflatten(0, (-1, 4))
+
+
+class Projection(nn.Module):
+    """A 1x1 convolution and batch normalisation on rows; or on rows' children, a 2x2 transposed one."""
+
+    def __init__(self, c_in: int, c_out: int, *, children: int = 1) -> None:
+        super().__init__()
+        self.children_of_row = children
+        self.conv = nn.Linear(c_in, children * c_out, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.bn = SiteBatchNorm(c_out)
 
     def forward(self, x_ni: Tensor) -> Tensor:
-        return self.bn(linear(x_ni, self.conv.weight))
+        y_no = linear(x_ni, self.conv.weight)
+        return self.bn(y_no.unflatten(1, (self.children_of_row, -1)).flatten(0, 1))
 
 
 class Skip(Projection):
@@ -79,12 +102,13 @@ class Skip(Projection):
 
 
 class Block(nn.Module):
-    """The residual units of one level; the last one changes the width."""
+    """The residual units of one level; the last one changes the width, and with `up` makes features of children."""
 
-    def __init__(self, c_in: int, c_out: int, units: int, *, backend: str = "native") -> None:
+    def __init__(self, c_in: int, c_out: int, units: int, *, up: bool = False, backend: str = "native") -> None:
         super().__init__()
-        widths = [c_in] * units + [c_out]
-        self.units = nn.ModuleList(ResidualUnit(*width, backend=backend) for width in pairwise(widths))
+        kinds = [ResidualUnit] * (units - 1) + [UpUnit if up else ResidualUnit]
+        widths = pairwise([c_in] * units + [c_out])
+        self.units = nn.ModuleList(kind(*width, backend=backend) for kind, width in zip(kinds, widths, strict=True))
 
     def forward(self, x_mi: Tensor, sites: Sites) -> Tensor:
         for unit in self.units:
@@ -107,6 +131,14 @@ class Decoder(nn.Module):
         What computes the 3x3 convolutions, one of `qgn.sparse.backends.BACKENDS`.
     recompute
         Save no more than the features between levels for the backward pass, and run each level again there.
+    convt
+        Upsample to levels 4 to 1 by transposed convolutions in the last unit of a block (3x3, in its shortcut 2x2),
+        not by nearest neighbour.
+    pre_skip
+        Predict levels 4 to 1 from what comes of the level above alone, before the skip connection; the skip is then
+        computed at active sites only.
+    context
+        What the coarsest features pass through first, keeping their shape.
 
     Raises
     ------
@@ -122,18 +154,23 @@ class Decoder(nn.Module):
         width: int = 64,
         backend: str = "native",
         recompute: bool = False,
+        convt: bool = False,
+        pre_skip: bool = False,
+        context: nn.Module | None = None,
     ) -> None:
         super().__init__()
         load_backend(backend)
         self.recompute = recompute
+        self.pre_skip = pre_skip
+        self.context = context
         channels = [width * times for times in CHANNELS]
         coarse_to_fine = list(reversed(encoder_channels))
         self.skips = nn.ModuleList(Skip(c_in, c_out) for c_in, c_out in zip(coarse_to_fine, channels[:-1], strict=True))
         self.blocks = nn.ModuleList(
-            Block(c_in, c_out, units, backend=backend)
-            for (c_in, c_out), units in zip(pairwise(channels), UNITS, strict=True)
+            Block(c_in, c_out, units, up=convt and level > 1, backend=backend)
+            for (c_in, c_out), units, level in zip(pairwise(channels), UNITS, range(LEVELS - 1, 0, -1), strict=True)
         )
-        # The coarsest prediction reads the encoder itself, the others their level's sum with the skip.
+        # The coarsest prediction reads the encoder itself, the others their level's features.
         head_channels = [coarse_to_fine[0], *channels[1:-1]]
         self.heads = nn.ModuleList(nn.Linear(c_in, num_classes + 1) for c_in in head_channels)
         # A 2x2 transposed convolution: nearest upsampling would give the four pixels of a cell equal logits.
@@ -163,6 +200,8 @@ class Decoder(nn.Module):
         """
         if isinstance(propagation, str):
             propagation = Propagation.parse(propagation)
+        if self.context is not None:
+            features = [*features[:-1], self.context(features[-1])]
         batch, _, rows, cols = features[-1].shape
         nodes = root_nodes(
             (batch, rows, cols),
@@ -178,7 +217,7 @@ class Decoder(nn.Module):
         levels: list[LevelPrediction] = []
         for feats_bchw, skip, block, head in zip(reversed(features), self.skips, self.blocks, self.heads, strict=True):
             feats_qc = feats_bchw.permute(0, 2, 3, 1).flatten(0, 2)
-            level = partial(_level, skip, block, head, choose, nodes, sites, path)
+            level = partial(_level, skip, block, head, choose, nodes, sites, path, self.pre_skip)
             if self.recompute and torch.is_grad_enabled():
                 logits_nk, sites, path, x_mc = recomputed(level, (skip, block), feats_qc, x_mc)
             else:
@@ -198,40 +237,58 @@ def _level(
     nodes: Nodes,
     parents: Sites | None,
     path: Path,
+    pre_skip: bool,
     feats_qc: Tensor,
     parents_mc: Tensor | None,
 ) -> tuple[Tensor, Sites, Path, Tensor]:
     """Run one level: upsampling, skip, prediction, and the block on the cells that go on.
 
+    Features of the parents are (m, c) for all four children, or (m, 4, c) for each.
+
     Returns
     -------
     Logits of the nodes (n, k + 1), the sites, the path for the next level, and the sites' features after the
-    block (m, o).
+    block (m, o) or (m, 4, o).
     """
     if parents_mc is None:
         logits_nk = head(feats_qc)
         sites, path = choose(nodes, logits_nk, None, path)
         return logits_nk, sites, path, block(skip(feats_qc, sites.cell_m), sites)
+    parents_mfc = parents_mc if parents_mc.ndim == 3 else parents_mc[:, None]
+    if pre_skip:
+        x_nc = parents_mfc.expand(-1, 4, -1).flatten(0, 1)
+        logits_nk = head(x_nc)
+        sites, path = choose(nodes, logits_nk, parents, path)
+        x_mc = x_nc.index_select(0, sites.node_m) + skip(feats_qc, sites.cell_m)
+        return logits_nk, sites, path, block(x_mc, sites)
     skip_nc = skip(feats_qc, nodes.cell_n)
-    x_nc = (parents_mc[:, None] + skip_nc.unflatten(0, (-1, 4))).flatten(0, 1)
+    x_nc = (parents_mfc + skip_nc.unflatten(0, (-1, 4))).flatten(0, 1)
     logits_nk = head(x_nc)
     sites, path = choose(nodes, logits_nk, parents, path)
     return logits_nk, sites, path, block(x_nc.index_select(0, sites.node_m), sites)
 
 
 def _costs(decoder: Decoder) -> Costs:
-    """Return the multiply-adds of what a decoder computes for a cell."""
+    """Return the multiply-adds of what a decoder computes for a cell.
+
+    A context module is left out: it costs the same whatever goes on.
+    """
     site, pair = [0] * LEVELS, [0] * LEVELS
     for depth, (skip, block) in enumerate(zip(decoder.skips, decoder.blocks, strict=True)):
         level = LEVELS - 1 - depth
         units = list(block.units)
-        pair[level] = sum(c.weight.shape[0] * c.weight.shape[1] for unit in units for c in (unit.conv1, unit.conv2))
+        convs = [conv for unit in units for conv in (unit.conv1, unit.conv2)]
+        pair[level] = sum(prod(c.weight.shape[:2]) for c in convs if isinstance(c, SubMConv3x3))
+        # A transposed convolution multiplies absent neighbours, too.
+        site[level] += sum(c.weight.numel() for c in convs if isinstance(c, TransposedConv3x3))
         site[level] += sum(unit.shortcut.conv.weight.numel() for unit in units if unit.shortcut is not None)
         # Skips and predictions of a level are made for the four children of each cell of the level above; the
-        # coarsest level skips for its active cells alone.
-        if depth == 0:
+        # coarsest level, and all levels that predict before it, skip for their active cells alone.
+        if depth > 0:
+            site[level + 1] += 4 * decoder.heads[depth].weight.numel()
+        if depth == 0 or decoder.pre_skip:
             site[level] += skip.conv.weight.numel()
         else:
-            site[level + 1] += 4 * (skip.conv.weight.numel() + decoder.heads[depth].weight.numel())
+            site[level + 1] += 4 * skip.conv.weight.numel()
     site[1] += decoder.pixel_head.weight.numel()
     return Costs(decoder.heads[0].weight.numel(), tuple(site), tuple(pair))

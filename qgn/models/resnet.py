@@ -95,6 +95,9 @@ class ResNet(nn.Module):
         others twice as wide.
     multi_grid
         Dilations of the last stage's blocks, in units of the stage's own.
+    stem64
+        Give the stem as many channels as the first stage has (64, Table 7), not twice as many (128, the reference
+        code and timm's `resnet50s`).
 
     Attributes
     ----------
@@ -103,11 +106,17 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, depth: int, *, width: int = 64, output_stride: int = 32, multi_grid: Sequence[int] = (1, 1, 1)
+        self,
+        depth: int,
+        *,
+        width: int = 64,
+        output_stride: int = 32,
+        multi_grid: Sequence[int] = (1, 1, 1),
+        stem64: bool = False,
     ) -> None:
         super().__init__()
         block, counts = LAYOUTS[depth]
-        stem = 2 * width
+        stem = width if stem64 else 2 * width
         self.conv1 = nn.Sequential(
             _conv(3, width, 3, 2),
             nn.BatchNorm2d(width),

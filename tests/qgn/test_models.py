@@ -11,6 +11,7 @@ from qgn.data.batch import LabelBatch
 from qgn.errors import TrainingError
 from qgn.losses import QuadtreeLoss, criterion_of
 from qgn.models.build import MODEL_NAMES, build_model
+from qgn.models.decoder import UpUnit
 from quadcodec.pyramid import COMPOSITE
 
 from .helpers import VOID, blobs, plain_tree
@@ -25,10 +26,10 @@ def batch_of_two(seed=5):
     return trees, LabelBatch.from_trees(trees), torch.from_numpy(rng.normal(size=(2, 3, 64, 96)))
 
 
-def double_model(name="qgn_resnet18", width=4):
+def double_model(name="qgn_resnet18", width=4, variants=()):
     """Return a model in float64 that calls about half of its cells composite, with uneven norm layers."""
     torch.manual_seed(0)
-    model = build_model(name, CLASSES, width=width).double()
+    model = build_model(name, CLASSES, width=width, variants=variants).double()
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -65,6 +66,13 @@ class DenseMasked:
         y = self.norm(fn.conv2d(y * mask, unit.conv2.weight, padding=1), mask, unit.bn2)
         return fn.relu(y + (x if unit.shortcut is None else self.project(x, mask, unit.shortcut)))
 
+    def up_unit(self, x, mask, unit):
+        y = fn.relu(self.norm(fn.conv2d(x * mask, unit.conv1.weight, padding=1), mask, unit.bn1)) * mask
+        y = fn.conv_transpose2d(y, unit.conv2.weight, stride=2, padding=1, output_padding=1)
+        weight = unit.shortcut.conv.weight.view(2, 2, -1, x.shape[1]).permute(3, 2, 0, 1)
+        shortcut = self.norm(fn.conv_transpose2d(x, weight, stride=2), up(mask), unit.shortcut.bn)
+        return fn.relu(self.norm(y, up(mask), unit.bn2) + shortcut)
+
     def active(self, level, logits, visited):
         if self.scheme == "all":
             return torch.ones_like(visited)
@@ -81,15 +89,18 @@ class DenseMasked:
             skip, head = self.decoder.skips[place], self.decoder.heads[place]
             source = features[level - 1]
             if x is not None:
-                x = up(x) + fn.relu(self.project(source, visited, skip))
+                x = x if x.shape[2:] == source.shape[2:] else up(x)
+                if not self.decoder.pre_skip:
+                    x = x + fn.relu(self.project(source, visited, skip))
             logits = fn.conv2d(source if x is None else x, head.weight[:, :, None, None], head.bias)
             active = self.active(level, logits, visited)
-            if x is None:
-                x = fn.relu(self.project(source, active, skip))
+            if x is None or self.decoder.pre_skip:
+                x = fn.relu(self.project(source, active, skip)) + (0 if x is None else x)
             out[level] = logits, visited, active
             for unit in self.decoder.blocks[place].units:
-                x = self.unit(x, active, unit)
-            x, visited = x * active, up(active)
+                x = (self.up_unit if isinstance(unit, UpUnit) else self.unit)(x, active, unit)
+            visited = up(active)
+            x = x * (active if x.shape[2:] == active.shape[2:] else visited)
         head = self.decoder.pixel_head
         weight = head.weight.view(2, 2, CLASSES + 1, -1).permute(3, 2, 0, 1)
         bias = head.bias.view(2, 2, CLASSES + 1).permute(2, 0, 1)
@@ -114,17 +125,24 @@ def true_composites(trees):
     return masks
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+REDNET = ("convt", "pre_skip", "stem64")
+"""With every cell carried on, the RGB half of RedNet."""
+
+
+@pytest.mark.parametrize(
+    ("variants", "recompute"),
+    [((), False), ((), True), (("convt",), False), (("pre_skip",), False), (REDNET, False), (REDNET, True)],
+)
 @pytest.mark.parametrize("scheme", ["gtc", "all", "pc", "union"])
-def test_sparse_equals_dense_masked(scheme, recompute):
+def test_sparse_equals_dense_masked(scheme, variants, recompute):
     trees, labels, images = batch_of_two()
-    sparse = double_model()
+    sparse = double_model(variants=variants)
     dense = deepcopy(sparse)
     sparse.decoder.recompute = recompute
     features = [[maps.detach().requires_grad_() for maps in model.encoder(images)] for model in (sparse, dense)]
     prediction = sparse.decoder(features[0], labels, scheme)
     expected = DenseMasked(dense.decoder, scheme, true_composites(trees))(features[1])
-    losses = [0.0, 0.0]
+    losses, silent = [0.0, 0.0], 0
     for level, (mine, (logits, visited, active)) in enumerate(zip(prediction.levels, expected, strict=True)):
         image, y, x = mine.nodes.positions()
         assert len(mine.nodes) == int(visited.sum())
@@ -134,9 +152,10 @@ def test_sparse_equals_dense_masked(scheme, recompute):
         if level:
             assert torch.equal(active[image, 0, y, x].nonzero().squeeze(1), mine.sites.node_m)
             assert 2 <= len(mine.sites) <= len(mine.nodes)
-            assert (len(mine.sites) == len(mine.nodes)) == (scheme == "all")
+            silent += len(mine.nodes) - len(mine.sites)
         upstream = torch.randn(wanted.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(level))
         losses = [losses[0] + (mine.logits_nk * upstream).sum(), losses[1] + (wanted * upstream).sum()]
+    assert (silent == 0) == (scheme == "all")
     for loss in losses:
         loss.backward()
     names, mine = zip(*sparse.decoder.named_parameters(), strict=True)
@@ -346,6 +365,48 @@ def test_decoder_of_the_paper_has_its_parameter_count():
     assert sum(len(block.units) for block in model.decoder.blocks) == 19
     channels = [(b.units[0].conv1.weight.shape[1], b.units[-1].conv2.weight.shape[0]) for b in model.decoder.blocks]
     assert channels == [(512, 256), (256, 128), (128, 64), (64, 64), (64, 64)]
+
+
+def test_variants_and_pooling_have_the_parameters_of_the_reference_code():
+    def counts(name, variants=()):
+        with torch.device("meta"):
+            model = build_model(name, 19, variants=variants)
+        return [sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder)]
+
+    encoder, decoder = counts("qgn_resnet50")
+    # The last units of four blocks: a 2x2 shortcut where there was a 1x1 one, and where there was none.
+    extra = 3 * (512 * 256 + 256 * 128 + 128 * 64) + 4 * 64 * 64 + 2 * 64
+    assert counts("qgn_resnet50", ("convt",)) == [encoder, decoder + extra]
+    assert 34.9e6 < decoder + extra < 35.0e6
+    assert counts("qgn_resnet50", ("pre_skip",)) == [encoder, decoder]
+    # 64 channels less in the stem: in its last convolution and normalisation, and in what reads them.
+    stem = 64 * 64 * 9 + 2 * 64 + 64 * 64 + 64 * 256
+    assert counts("qgn_resnet50", ("stem64",)) == [encoder - stem, decoder - 64 * 64]
+    pooling = 4 * (2048 * 256 + 2 * 256) + (2048 + 4 * 256) * 2048 + 2048
+    assert counts("qgn_resnet50_ppm") == [encoder, decoder + pooling]
+
+
+def test_pooling_lets_every_cell_see_the_whole_image():
+    torch.manual_seed(0)
+    model = build_model("qgn_resnet18_ppm", CLASSES, width=4)
+    *_, last = model.encoder(torch.randn(1, 3, 224, 256))
+    seen = last.detach().requires_grad_()
+    context = model.decoder.context.eval()
+    context(seen)[0, :, 0, 0].sum().backward()
+    assert (seen.grad != 0).any(1).all()
+    assert context(seen).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_one_image_is_enough_to_train_pooling():
+    """The average over the whole image is one value a channel: no batch statistics."""
+    torch.manual_seed(0)
+    context = build_model("qgn_resnet18_ppm", CLASSES, width=4).decoder.context
+    norm = context[0].branches[0][1][1]
+    before = norm.running_mean.clone()
+    assert context(torch.randn(1, 32, 2, 3)).isfinite().all()
+    assert torch.equal(norm.running_mean, before)
+    context(torch.randn(2, 32, 2, 3))
+    assert not torch.equal(norm.running_mean, before)
 
 
 def test_encoder_has_timms_names_and_shapes():

@@ -197,11 +197,12 @@ def test_union_takes_what_gtc_and_pc_take():
                 assert truth[image][level][y, x] == COMPOSITE or logits[level][image, y, x].argmax() == 0
 
 
+@pytest.mark.parametrize("variants", [(), ("convt", "pre_skip")])
 @pytest.mark.parametrize("scheme", ["gtc", "all", "pc", "prod>0.2"])
-def test_costs_are_what_torch_counts(scheme):
+def test_costs_are_what_torch_counts(scheme, variants):
     # In float64 all products are torch's own, which it counts.
     torch.manual_seed(0)
-    model = build_model("qgn_resnet18", CLASSES, width=4).double()
+    model = build_model("qgn_resnet18", CLASSES, width=4, variants=variants).double()
     _, labels = trees()
     with torch.no_grad():
         features = model.encoder(torch.randn(2, 3, 32, 64, dtype=torch.float64))
