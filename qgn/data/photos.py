@@ -17,6 +17,8 @@ from .views import Size
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 """Mean and standard deviation of ImageNet's photos by channel, which published encoder weights expect."""
+_NORMALISED = np.ascontiguousarray(((np.arange(256, dtype=np.float32)[:, None] - MEAN) / STD).T)
+"""What each byte of each channel becomes, (3, 256)."""
 
 
 def photo_path(store: LabelStore, index: int, root: Path) -> Path | None:
@@ -80,6 +82,10 @@ def resize_photo(
     return np.asarray(Image.fromarray(photo).resize((w, h), Image.Resampling.BILINEAR, box))
 
 
-def normalise(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return a photo (H, W, 3) as (3, H, W) float32 of mean 0 and deviation 1 over ImageNet."""
-    return np.ascontiguousarray(((photo - MEAN) / STD).transpose(2, 0, 1))
+def normalise(photo: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Return a photo (H, W, 3) as (3, H, W) float32 of mean 0 and deviation 1 over ImageNet, in ``out`` if given."""
+    if out is None:
+        out = np.empty((3, *photo.shape[:2]), np.float32)
+    for values, channel, plane in zip(_NORMALISED, photo.transpose(2, 0, 1), out, strict=True):
+        np.take(values, channel, out=plane, mode="clip")  # clips nothing: the other modes would copy
+    return out

@@ -122,7 +122,7 @@ def collate(samples: Sequence[Sample | QuadcodecError]) -> Batch | QuadcodecErro
     images = np.zeros((batch, 3, rows * cell, cols * cell), np.float32)
     for image, sample in zip(images, samples, strict=True):
         (y, x), (height, width) = sample.tree.origin, sample.photo.shape[:2]
-        image[:, y : y + height, x : x + width] = normalise(sample.photo)
+        normalise(sample.photo, image[:, y : y + height, x : x + width])
     return Batch(torch.from_numpy(images), labels, tuple(s.index for s in samples), tuple(s.native for s in samples))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import quadcodec
 from qgn.data.classes import class_map
-from qgn.data.photos import resize_photo
+from qgn.data.photos import MEAN, STD, normalise, resize_photo
 from qgn.data.samples import Samples, see_tree
 from qgn.data.views import View, Views
 from quadcodec import LinearQuadtree, TPyramid
@@ -101,6 +101,17 @@ def test_a_window_of_a_photo_is_that_of_the_whole_resized(size):
         part = resize_photo(photo, size, (y0, x0, h, w))
         np.testing.assert_allclose(part, whole[y0 : y0 + h, x0 : x0 + w], atol=2)
     np.testing.assert_array_equal(resize_photo(photo, None, (3, 4, 50, 60)), photo[3:53, 4:64])
+
+
+def test_every_byte_of_a_photo_is_normalised_as_written():
+    photo = np.arange(256, dtype=np.uint8)[:, None, None].repeat(3, axis=2)[:, ::-1]
+    expected = ((photo - MEAN) / STD).transpose(2, 0, 1)
+    assert expected.dtype == np.float32
+    np.testing.assert_array_equal(normalise(photo), expected)
+    canvas = np.zeros((3, 260, 4), np.float32)
+    normalise(photo, canvas[:, 2:258, 1:2])
+    np.testing.assert_array_equal(canvas[:, 2:258, 1:2], expected)
+    assert not canvas[:, :2].any()
 
 
 def test_sizes_are_those_of_the_settings():
