@@ -39,7 +39,7 @@ demo: scenes
 	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 -o $(OUT)/levels.png --overwrite
 	$(BIN)/quadcodec view $(OUT)/labels.zarr 0 --as tree -o $(OUT)/tree.png --overwrite
 	$(BIN)/quadcodec report $(OUT)/labels.zarr -o $(OUT)/report.html --overwrite
-	$(BIN)/qgn-train --labels $(OUT)/labels.zarr --image-size 192x384 --steps $(STEPS) --work-dir $(OUT)/run --overwrite
+	$(BIN)/qgn-train --labels $(OUT)/labels.zarr --work-dir $(OUT)/run --overwrite image_size=192x384 steps=$(STEPS)
 	$(BIN)/qgn-eval --checkpoint $(OUT)/run/last.safetensors --labels $(OUT)/labels.zarr
 	$(BIN)/qgn-predict $(DEMO_DATA)/leftImg8bit/val --checkpoint $(OUT)/run/last.safetensors --out $(OUT)/predictions --overwrite
 	@echo

@@ -22,7 +22,9 @@ import numpy as np
 from qgn.config import TrainConfig
 from qgn.device import choose_device
 from qgn.evaluate import evaluate_checkpoint
-from qgn.trainer import clear_run, prepare, train
+from qgn.run_folder import clear_run
+from qgn.setup import prepare
+from qgn.trainer import train
 from quadcodec.convert import convert, plan_conversion
 from quadcodec_cli.tables import align
 

@@ -30,9 +30,9 @@ from qgn.data.splits import divide
 from qgn.evaluate import Scores, evaluate, evaluation_loader
 from qgn.losses import QuadtreeLoss
 from qgn.models.build import build_model
+from qgn.optim import build_optimizer, rate
 from qgn.sparse.propagation import Schedule
 from qgn.sweep import RULES, best_rule
-from qgn.trainer import build_optimizer, rate
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.store import LabelStore, open_store
 

@@ -28,20 +28,6 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         return int(height), int(width)
 
 
-class Ids(click.ParamType):  # type: ignore[type-arg]
-    """Read one raw id, or 'none'."""
-
-    name = "ID"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the id, or None for 'none'."""
-        if value is None or isinstance(value, int) or value == "none":
-            return value if isinstance(value, int) else None
-        if not str(value).isdecimal():
-            self.fail(f"{value!r} is no id, expected a number or 'none'", param, ctx)
-        return int(str(value))
-
-
 class Levels(click.ParamType):  # type: ignore[type-arg]
     """Read levels such as 5,4,3."""
 
@@ -55,14 +41,6 @@ class Levels(click.ParamType):  # type: ignore[type-arg]
         if not all(part.isdecimal() for part in parts):
             self.fail(f"{value!r} is no list of levels, expected one such as 5,4,3", param, ctx)
         return tuple(int(part) for part in parts)
-
-
-def void_ids(given: tuple[int | None, ...]) -> tuple[int, ...] | None:
-    """Return what --void means: None where it was not given, () for 'none', else the ids."""
-    ids = tuple(v for v in given if v is not None)
-    if ids and None in given:
-        raise click.UsageError("--void none means no id at all, found ids beside it. Leave one out")
-    return ids if given else None
 
 
 def limit_options(command: F) -> F:

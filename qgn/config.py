@@ -1,64 +1,58 @@
-"""A training run as one typed value; checkpoints carry it."""
+"""A training run as one typed value; checkpoints carry it, and a run's folder holds it as ``config.toml``."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from typing import Any, Literal
+
+from qgn.settings import setting
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Hold every setting of a run.
+    """Hold every setting of a run; each field says what it is."""
 
-    Attributes
-    ----------
-    labels : the store of label trees.
-    work_dir : folder for checkpoints and the log.
-    images : folder of the photos, where it is not the one that the store names.
-    void : raw ids to ignore besides the store's; () for none at all.
-    train_split : name of the split to train on, where the store's names leave it open.
-    val_fraction : share of the training images set aside for validation, in a store without a val split.
-    model, width, variants : as `qgn.models.build.build_model`.
-    image_size : (height, width) that photos and trees are resized to; None for native sizes.
-    crop : (height, width) of random windows of the (resized) images, multiples of 32; None for whole images.
-    propagation : which cells training carries on, as `qgn.sparse.propagation.Schedule` writes it; None for the
-        model's first scheme.
-    loss, gamma : adaptive (Eq. 8) or fixed weights of the levels (Eq. 7); dense models have their own, fixed.
-    optimizer, lr, weight_decay : biases and batch norm do not decay.
-    schedule : 'tail' holds the rate for two thirds of the steps and takes it linearly to zero over the last
-        third; 'poly' is (1 - step / steps) ** 0.9 (A.2 of the paper).
-    steps, batch_size, seed : a run is a function of these and of the data.
-    eval_every : steps between evaluations on the validation images, by the model's scheme without labels.
-    backend, recompute : how the decoder computes, as `qgn.models.decoder.Decoder`.
-    device, workers : torch device; processes that read data.
-    """
-
-    labels: str
-    work_dir: str
-    images: str | None = None
-    void: tuple[int, ...] | None = None
-    train_split: str | None = None
-    val_fraction: float = 0.1
-    model: str = "qgn_resnet18"
-    width: int = 32
-    variants: tuple[str, ...] = ()
-    image_size: tuple[int, int] | None = None
-    crop: tuple[int, int] | None = None
-    propagation: str | None = None
-    loss: Literal["adaptive", "fixed"] = "adaptive"
-    gamma: float = 1.0
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 2e-3
-    schedule: Literal["tail", "poly"] = "tail"
-    weight_decay: float = 1e-4
-    batch_size: int = 8
-    steps: int = 400
-    seed: int = 0
-    eval_every: int = 200
-    backend: str = "native"
-    recompute: bool = False
-    device: str = "cpu"
-    workers: int = 1
+    labels: str = setting(MISSING, "store of label trees")
+    work_dir: str = setting(MISSING, "folder for checkpoints and log")
+    images: str | None = setting(None, "folder of the photos, where it is not the one that the store names")
+    dataset: str | None = setting(None, "data set that the store must be of")
+    void: tuple[int, ...] | None = setting(
+        None, "raw ids to ignore besides the store's; none: no id at all", least=0, most=0xFFFF
+    )
+    train_split: str | None = setting(None, "split to train on, where the store's names leave it open")
+    val_fraction: float = setting(
+        0.1, "share of the training images set aside in a store without a val split", least=0, most=0.9
+    )
+    model: str = setting("qgn_resnet18", "qgn_resnet18, 34, 50 or 101, or a dense rival; see docs/training.md")
+    variants: tuple[str, ...] = setting((), "choices of the reference code; see docs/training.md")
+    width: int = setting(32, "channels of the first stage; 64 is full size", least=1)
+    image_size: tuple[int, int] | None = setting(
+        None, "resize photos and trees; none: every image's own size (when not set, on a CPU about 256x256)"
+    )
+    crop: tuple[int, int] | None = setting(
+        None, "random windows to train on, sides multiples of 32; none: whole images"
+    )
+    propagation: str | None = setting(
+        None,
+        "cells that go on in training, such as gtc or gtc->union@2/3 (when not set, gtc; for dense models, dense)",
+    )
+    loss: Literal["adaptive", "fixed"] = setting("adaptive", "weights of the levels: adaptive (Eq. 8) or fixed (Eq. 7)")
+    gamma: float = setting(1.0, "ratio of fixed weights, level to level", least=0)
+    optimizer: Literal["adamw", "sgd"] = setting("adamw", "adamw, or sgd with momentum")
+    lr: float = setting(2e-3, "first learning rate", least=0)
+    momentum: float = setting(0.9, "of sgd", least=0, most=1)
+    schedule: Literal["tail", "poly"] = setting(
+        "tail", "decay of the rate: tail (linear over the last third), or poly (power 0.9)"
+    )
+    weight_decay: float = setting(1e-4, "not for biases and batch norm", least=0)
+    batch_size: int = setting(8, "images a step", least=1)
+    steps: int = setting(400, "training steps", least=1)
+    seed: int = setting(0, "of weights, order and augmentation", least=0)
+    eval_every: int = setting(200, "steps between evaluations (when not set, half of steps)", least=1)
+    backend: Literal["native", "spconv", "triton", "dense"] = setting("native", "what computes the sparse convolutions")
+    recompute: bool = setting(False, "save memory: run each decoder level again in the backward pass")
+    device: str = setting("cpu", "cpu or cuda (when not set, cuda where there is one)")
+    workers: int = setting(1, "processes that read data", least=0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON holds them."""

@@ -278,7 +278,7 @@ def _choose(
         )  # fmt: skip
         if division.val:
             return list(division.val), division.train_split
-        why = "was trained with --val-fraction 0, or on one image"
+        why = "was trained with val_fraction=0, or on one image"
     raise TrainingError(
         f"{store.path}: has no images for validation, since its splits are {', '.join(store.info.splits)}, and "
         f"{checkpoint} {why}: nothing of it was set aside. Name a split with --split"

@@ -86,7 +86,7 @@ def class_map(store: LabelStore, present: Collection[int], void: Collection[int]
         if unknown:
             raise TrainingError(
                 f"{store.path}: ids {unknown} occur, but the manifest {store.info.dataset!r} does not name them. "
-                "Add them to its [labels], or ignore them with --void"
+                "Add them to its [labels], or ignore them with void=ID"
             )
         kept = sorted(set(table.values()) - {VOID})
         names = tuple(store.info.train_classes[k] for k in kept)
@@ -95,7 +95,7 @@ def class_map(store: LabelStore, present: Collection[int], void: Collection[int]
         if void is None and not ignored and LIKELY_VOID in present:
             raise TrainingError(
                 f"{store.path}: id {LIKELY_VOID} occurs among {_first(sorted(present))}, and nothing says what it is. "
-                f"Use --void {LIKELY_VOID} if it is unlabelled, or --void none if it is a class"
+                f"Use void={LIKELY_VOID} if it is unlabelled, or void=none if it is a class"
             )
         named = {c.id: c.name for c in store.classes}
         ids = sorted(set(present) - ignored)

@@ -85,6 +85,6 @@ def _training_split(store: LabelStore) -> str:
     if "train" not in splits and len(others) != 1:
         raise TrainingError(
             f"{store.path}: has the splits {', '.join(splits)}, and none of them is 'train'. "
-            "Name the one to train on with --train-split NAME"
+            "Name the one to train on with train_split=NAME"
         )
     return "train" if "train" in splits else others[0]

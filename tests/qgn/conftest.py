@@ -5,7 +5,8 @@ from PIL import Image
 
 import quadcodec
 from qgn.config import TrainConfig
-from qgn.trainer import prepare, train
+from qgn.setup import prepare
+from qgn.trainer import train
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.scenes import write_scenes
 from quadcodec.store import ClassInfo

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import zarr
 from click.testing import CliRunner
 
 import quadcodec
+from qgn.checkpoint import load_checkpoint
+from qgn.config import TrainConfig
+from qgn.recipes import read_settings
 from quadcodec.repair import accept
 from quadcodec.store import ClassInfo
 from quadcodec_cli import qgn_eval, qgn_predict, qgn_train
@@ -27,8 +31,8 @@ def invoke(module, *args, monkeypatch):
 def test_train_evaluate_predict(scenes, tmp_path, monkeypatch):
     work = tmp_path / "run"
     code, out, err = invoke(
-        qgn_train, "--labels", scenes, "--work-dir", work, "--steps", 2, "--width", 4, "--batch-size", 2,
-        "--workers", 0, "--image-size", "32x64", "--recompute", monkeypatch=monkeypatch,
+        qgn_train, "--labels", scenes, "--work-dir", work, "steps=2", "width=4", "batch_size=2",
+        "workers=0", "image_size=32x64", "recompute=true", monkeypatch=monkeypatch,
     )  # fmt: skip
     assert code == 0, err
     assert "road" in out
@@ -65,7 +69,7 @@ def test_train_evaluate_predict(scenes, tmp_path, monkeypatch):
 
 def test_a_damaged_photo_ends_in_one_line_whoever_reads_it(painted, tmp_path, monkeypatch):
     root = Path(painted.info.image_root)
-    options = ["--labels", painted.path, "--width", 2, "--steps", 1, "--native"]
+    options = ["--labels", painted.path, "width=2", "steps=1", "image_size=none"]
     code, _, err = invoke(qgn_train, *options, "--work-dir", tmp_path / "good", monkeypatch=monkeypatch)
     assert code == 0, err
     for name in ("2.png", "4.png"):  # one to train on, one to validate on
@@ -90,31 +94,18 @@ def test_what_was_set_aside_is_said_and_scored(painted, tmp_path, monkeypatch):
         tmp_path / "all.zarr", list(painted), images=painted.columns.image, image_root=painted.info.image_root,
         splits=["test"] + ["some"] * 4, void=[255],
     )  # fmt: skip
-    common = ["--labels", store.path, "--workers", 0]
-    train = [*common, "--work-dir", tmp_path / "run", "--width", 2, "--steps", 1, "--native"]
+    common = ["--labels", store.path]
+    train = [*common, "--work-dir", tmp_path / "run", "workers=0", "width=2", "steps=1", "image_size=none"]
     code, out, err = invoke(qgn_train, *train, monkeypatch=monkeypatch)
     assert code == 0, err
     assert "3 training images (split some), 1 validation images (split set aside from some)" in out
     weights = ["--checkpoint", tmp_path / "run" / "last.safetensors"]
-    code, out, err = invoke(qgn_eval, *common, *weights, monkeypatch=monkeypatch)
+    code, out, err = invoke(qgn_eval, *common, "--workers", 0, *weights, monkeypatch=monkeypatch)
     assert code == 0, err
     assert "split val (set aside from some): 1 images" in out
-    code, out, err = invoke(qgn_train, *train, "--overwrite", "--train-split", "test", monkeypatch=monkeypatch)
+    code, out, err = invoke(qgn_train, *train, "--overwrite", "train_split=test", monkeypatch=monkeypatch)
     assert code == 0, err
     assert "1 training images (split test), 0 validation images;" in out
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--native", "--image-size", "64x64"], "--native keeps every image's own size"),
-        (["--void", "none", "--void", "3"], "--void none means no id at all"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(options, message, monkeypatch):
-    code, _, err = invoke(qgn_train, "--labels", "x", *options, monkeypatch=monkeypatch)
-    assert code == 2
-    assert message in err
 
 
 @pytest.mark.parametrize(
@@ -135,20 +126,13 @@ def test_mistakes_end_in_one_line(module, arguments, message, tmp_path, monkeypa
     assert err.startswith(f"Error: {message}")
 
 
-@pytest.mark.parametrize("size", ["192", "0x5", "axb"])
-def test_sizes_are_checked(size, tmp_path, monkeypatch):
-    code, _, err = invoke(qgn_train, "--labels", "x", "--image-size", size, monkeypatch=monkeypatch)
-    assert code == 2
-    assert "expected HEIGHTxWIDTH such as 192x256" in err
-
-
 def test_ids_that_nothing_explains_end_in_one_line(painted, tmp_path, monkeypatch):
     plain = quadcodec.write(tmp_path / "plain.zarr", [np.array([[0, 255]], np.uint8)], images=["0.png"],
                             image_root=painted.info.image_root)  # fmt: skip
     code, _, err = invoke(qgn_train, "--labels", plain.path, monkeypatch=monkeypatch)
     assert code == 1
     assert len(err.splitlines()) == 1
-    assert "Use --void 255 if it is unlabelled, or --void none if it is a class" in err
+    assert "Use void=255 if it is unlabelled, or void=none if it is a class" in err
     classes = [ClassInfo(0, "road", None, 0)]
     named = quadcodec.write(tmp_path / "named.zarr", [np.array([[0, 99]], np.uint8)], images=["0.png"],
                             image_root=painted.info.image_root, classes=classes)  # fmt: skip
@@ -159,3 +143,30 @@ def test_ids_that_nothing_explains_end_in_one_line(painted, tmp_path, monkeypatc
     assert code == 1
     assert len(err.splitlines()) == 1
     assert "ids [99] occur" in err
+
+
+def test_settings_come_from_recipe_file_and_command_line(scenes, tmp_path, monkeypatch):
+    code, out, _ = invoke(qgn_train, "--recipe", "list", monkeypatch=monkeypatch)
+    assert code == 0
+    assert "cityscapes_gtc_adaptive  Table 1: Cityscapes, trained with GTC" in out
+    work = tmp_path / "run"
+    (tmp_path / "mine.toml").write_text('model = "qgn_resnet18"\nsteps = 2\nbatch_size = 4\n')
+    code, out, err = invoke(
+        qgn_train, "--recipe", "cityscapes_gtc_gamma125", "--config", tmp_path / "mine.toml", "--labels", scenes,
+        "--work-dir", work, "--device", "cpu", "width=2", "batch_size=2", "workers=0", monkeypatch=monkeypatch,
+    )  # fmt: skip
+    assert code == 0, err
+    assert "native size" in out
+    saved = read_settings(work / "config.toml")
+    assert (saved["lr"], saved["gamma"], saved["steps"], saved["width"], saved["batch_size"]) == (0.02, 1.25, 2, 2, 2)
+    assert saved["eval_every"] == 5000
+    described, _ = load_checkpoint(work / "last.safetensors")
+    assert {**saved, "labels": described.config["labels"]} == {
+        key: tuple(v) if isinstance(v, list) else v for key, v in described.config.items() if key != "void"
+    }
+
+
+def test_the_help_names_every_setting(monkeypatch):
+    code, out, _ = invoke(qgn_train, "--help", monkeypatch=monkeypatch)
+    assert code == 0
+    assert all(f"  {field.name}=" in out for field in fields(TrainConfig))

@@ -167,7 +167,7 @@ def plain(tmp_path, values, void=()):
 
 def test_nothing_is_guessed_in_a_plain_folder(tmp_path):
     store = plain(tmp_path, [0, 255])
-    with pytest.raises(TrainingError, match="Use --void 255 if it is unlabelled, or --void none if it is a class"):
+    with pytest.raises(TrainingError, match="Use void=255 if it is unlabelled, or void=none if it is a class"):
         class_map(store, [0, 255])
     assert class_map(store, [0, 255], void=[255]).table == {0: 0, 255: VOID}
     assert class_map(store, [0, 255], void=[]).table == {0: 0, 255: 1}

@@ -18,8 +18,9 @@ from qgn.losses import HeadLoss, QuadtreeLoss, criterion_of
 from qgn.models.build import build_model
 from qgn.models.resnet import ResNet
 from qgn.predict import load_predictor
+from qgn.setup import prepare
 from qgn.sparse.frontier import IGNORE_INDEX
-from qgn.trainer import prepare, train
+from qgn.trainer import train
 
 from .helpers import VOID, blobs, plain_tree
 

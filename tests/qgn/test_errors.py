@@ -27,9 +27,13 @@ from qgn.losses import LossValue, QuadtreeLoss
 from qgn.models.resnet import ResNet
 from qgn.models.weights import load_weights
 from qgn.predict import load_predictor, predict_files
+from qgn.recipes import read_settings, recipe_file
+from qgn.run_folder import clear_run
+from qgn.settings import parse
+from qgn.setup import prepare, resolve
 from qgn.sparse.backends import load_backend
 from qgn.sparse.propagation import Limits
-from qgn.trainer import clear_run, prepare, train
+from qgn.trainer import train
 from quadcodec.errors import QuadcodecError
 from quadcodec.store import ClassInfo
 
@@ -185,6 +189,12 @@ def too_many_classes(p):
     class_map(p.other([np.zeros((2, 2), np.uint8)], void=[0]), [0])
 
 
+def builds_on_itself(p):
+    with mock.patch("qgn.recipes.FOLDER", p.folder):
+        (p.folder / "a.toml").write_text('recipe = "a"')
+        read_settings(p.folder / "a.toml")
+
+
 def two_splits(p):
     masks = [np.zeros((9, 9), np.uint8)] * 2
     prepare(replace(p.config(), labels=str(p.other(masks, splits=["a", "b"]).path)))
@@ -213,7 +223,7 @@ CASES = {
     "Mend the pair and convert again": lambda p: read_photo(p.photo(), native=(7, 8)),
     "has its photo below": lambda p: p.train(images="/nowhere"),
     "would be set aside for": all_held_aside,
-    "--train-split NAME": two_splits,
+    "train_split=NAME": two_splits,
     "cannot be used (": lambda p: choose_device("cuda:99"),
     "has no images for validation": without_val,
     "another photo or video is named": lambda p: find_inputs([p.photo(), p.photo("a.bmp")]),
@@ -226,6 +236,13 @@ CASES = {
     "is one of the photos": onto_itself,
     "exists already. Choose another place": earlier_prediction,
     "only a store is replaced by one": no_store,
+    "cannot be read as TOML": lambda p: read_settings(p.folder / "none.toml"),
+    "is no setting": lambda p: parse(TrainConfig, ["lrr=1"]),
+    ". Correct the value": lambda p: parse(TrainConfig, ["lr=x"]),
+    "recipe '": lambda p: recipe_file("none"),
+    "builds on itself": builds_on_itself,
+    "no store is named": lambda p: resolve({}),
+    "but the settings are for": lambda p: p.train(dataset="cityscapes"),
     "model '": lambda p: p.train(model="unet"),
     "the model knows only": lambda p: p.train(model="dilated8_resnet18", propagation="gtc"),
     "is dense and has no": lambda p: p.train(model="dilated8_resnet18", recompute=True),

@@ -14,7 +14,8 @@ from qgn.errors import CheckpointError, TrainingError
 from qgn.evaluate import evaluate, evaluate_checkpoint, evaluation_loader, restore
 from qgn.models.build import build_model
 from qgn.predict import load_predictor
-from qgn.trainer import prepare, train
+from qgn.setup import prepare
+from qgn.trainer import train
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.store import ClassInfo
 
@@ -131,7 +132,7 @@ def test_what_was_not_set_aside_cannot_be_scored(unsplit, painted, checkpoint, t
         evaluate_checkpoint(checkpoint, store.path, split="val", workers=0)
     train(prepare(replace(config, val_fraction=0.0)))
     weights = tmp_path / "run" / "last.safetensors"
-    with pytest.raises(TrainingError, match=r"its splits are all, and .* was trained with --val-fraction 0"):
+    with pytest.raises(TrainingError, match=r"its splits are all, and .* was trained with val_fraction=0"):
         evaluate_checkpoint(weights, store.path, split="val", workers=0)
     assert evaluate_checkpoint(weights, store.path, split="all", workers=0).set_aside_from is None
 

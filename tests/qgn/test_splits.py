@@ -46,7 +46,7 @@ def test_the_training_split_is_the_one_that_can_be_meant(store_of, splits, name,
 @pytest.mark.parametrize("splits", [["test", "val"], ["a", "b", "val"], ["test"], ["val"]])
 def test_a_split_for_tests_is_never_trained_on_unawares(store_of, splits):
     store = store_of(*splits)
-    with pytest.raises(TrainingError, match=f"has the splits {', '.join(splits)}, .* --train-split NAME"):
+    with pytest.raises(TrainingError, match=f"has the splits {', '.join(splits)}, .* train_split=NAME"):
         divided(store)
     assert divided(store, train_split=splits[0]).train_split == splits[0]
     with pytest.raises(StoreError, match="split 'none' does not exist"):

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,10 @@ from qgn.config import TrainConfig
 from qgn.errors import CheckpointError, TrainingError
 from qgn.evaluate import Scores
 from qgn.losses import LossValue, QuadtreeLoss
-from qgn.trainer import clear_run, default_image_size, prepare, rate, train
+from qgn.optim import rate
+from qgn.run_folder import clear_run
+from qgn.setup import default_image_size, prepare
+from qgn.trainer import train
 from quadcodec.convert import convert, plan_conversion
 from quadcodec.errors import StoreError
 
@@ -268,7 +271,7 @@ def test_scores_that_are_no_number_are_worse_than_any(config, monkeypatch):
     values = iter([float("nan"), float("nan"), 0.0, float("nan")])
 
     def scored(*args, **kwargs):
-        return {"pc": Scores(next(values), float("nan"), {}, {}, {}, float("nan"), {}, {})}
+        return {"pc": Scores(**{f.name: float("nan") for f in fields(Scores)} | {"miou": next(values)})}
 
     monkeypatch.setattr(trainer, "evaluate", scored)
     train(prepare(replace(config, steps=4, eval_every=1)))
@@ -277,7 +280,7 @@ def test_scores_that_are_no_number_are_worse_than_any(config, monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"crop": (32, 32)}, {"image_size": (32, 20)}])
 def test_a_batch_that_cannot_be_normalised_is_refused_early(config, settings):
-    with pytest.raises(TrainingError, match=r"image 0 .* 32 x 32 pixels or fewer.*Use --batch-size 2"):
+    with pytest.raises(TrainingError, match=r"image 0 .* 32 x 32 pixels or fewer.*Use batch_size=2"):
         prepare(replace(config, batch_size=1, **settings))
     train(prepare(replace(config, batch_size=2, steps=1, **settings)))
 

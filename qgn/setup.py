@@ -1,0 +1,142 @@
+"""What a run needs before its first step: settings gathered and completed, data chosen, everything checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qgn.config import TrainConfig
+from qgn.data.classes import ClassMap, class_map, count_pixels
+from qgn.data.photos import Size
+from qgn.data.splits import Division, divide
+from qgn.device import choose_device
+from qgn.errors import TrainingError
+from qgn.models.build import build_model
+from qgn.models.segmenter import STRIDE, Segmenter
+from qgn.recipes import read_settings, recipe_file
+from qgn.settings import parse
+from qgn.sparse.propagation import Schedule
+from quadcodec.store import LabelStore, open_store
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Hold what a run trains on, checked before the first step."""
+
+    config: TrainConfig
+    store: LabelStore
+    root: Path
+    classes: ClassMap
+    pixels: dict[int, int]
+    """Raw id -> pixels, over training and validation images."""
+    images: Division
+
+
+def gather(files: Iterable[Path], recipe: str | None, texts: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a recipe, over these of settings files, of ``key=value`` texts and of options.
+
+    What comes later in this list wins; a given None counts as not given.
+
+    Raises
+    ------
+    TrainingError : an unknown recipe, file or key, or a value of another kind.
+    """
+    settings = {} if recipe is None else read_settings(recipe_file(recipe))
+    for file in files:
+        settings |= read_settings(file)
+    return settings | parse(TrainConfig, texts) | {key: str(v) for key, v in given.items() if v is not None}
+
+
+def resolve(settings: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings of a run with what depends on others, on the store or on the machine filled in.
+
+    Raises
+    ------
+    TrainingError : no store is named, or no such device.
+    StoreError : no such store, or not complete.
+    """
+    if "labels" not in settings:
+        raise TrainingError("no store is named. Use --labels STORE")
+    labels = Path(settings["labels"])
+    device = choose_device(settings.get("device"), settings.get("workers", TrainConfig.workers))
+    values = {
+        "work_dir": str(Path("runs") / labels.name.removesuffix(".zarr")),
+        "eval_every": -(-settings.get("steps", TrainConfig.steps) // 2),
+    }
+    if "crop" not in settings and "image_size" not in settings:
+        values["image_size"] = default_image_size(open_store(labels), device)
+    return TrainConfig(**values | dict(settings) | {"device": device})
+
+
+def default_image_size(store: LabelStore, device: str) -> Size | None:
+    """Return native size on a GPU; on a CPU the size of the largest image, shrunk to 65,536 pixels or fewer."""
+    height, width = (int(v) for v in store.sizes.max(axis=0))
+    if device != "cpu" or height * width <= 256 * 256:
+        return None
+    scale = (256 * 256 / (height * width)) ** 0.5
+    return tuple(max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width))  # type: ignore[return-value]
+
+
+def prepare(config: TrainConfig) -> Setup:
+    """Open the store, choose images and settle the classes.
+
+    Raises
+    ------
+    StoreError : no such store, or not complete.
+    TrainingError : no photos, classes that are not settled, or settings that do not fit.
+    """
+    store = open_store(config.labels)
+    if config.dataset not in (None, store.info.dataset):
+        raise TrainingError(
+            f"{store.path}: is a store of {store.info.dataset!r}, but the settings are for {config.dataset!r}. "
+            f"Use its store, or add dataset={store.info.dataset} to train on this one"
+        )
+    config = _with_scheme(config)
+    if config.crop is not None and (any(side % STRIDE or side <= 0 for side in config.crop)):
+        raise TrainingError(f"crop {config.crop[0]}x{config.crop[1]}: both sides must be multiples of {STRIDE}")
+    root = Path(config.images if config.images is not None else store.info.image_root)
+    images = divide(store, root, train_split=config.train_split, val_fraction=config.val_fraction, seed=config.seed)
+    _check_batches(config, store, images.train)
+    pixels = count_pixels(store, (*images.train, *images.val))
+    return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images)
+
+
+def model_of(config: TrainConfig, num_classes: int) -> Segmenter:
+    """Build a run's model; errors as `build_model`."""
+    return build_model(
+        config.model, num_classes, width=config.width, variants=config.variants, backend=config.backend,
+        recompute=config.recompute,
+    )  # fmt: skip
+
+
+def _with_scheme(config: TrainConfig) -> TrainConfig:
+    """Fill in the model's own scheme; raise TrainingError for a model that cannot be built, or does not know it."""
+    try:
+        with torch.device("meta"):
+            schemes = model_of(config, num_classes=1).schemes
+    except ValueError as error:
+        raise TrainingError(f"{error}") from error
+    if config.propagation is None:
+        return replace(config, propagation=schemes[0])
+    Schedule.parse(config.propagation, schemes)
+    return config
+
+
+def _check_batches(config: TrainConfig, store: LabelStore, images: tuple[int, ...]) -> None:
+    """Refuse batches of one coarsest cell: batch normalisation has nothing to normalise over there."""
+    if config.batch_size > 1:
+        return
+    for index in images:
+        size = config.image_size or tuple(int(v) for v in store.sizes[index])
+        cells = [-(-side // STRIDE) for side in size]
+        if config.crop is not None:
+            cells = [min(n, side // STRIDE) for n, side in zip(cells, config.crop, strict=True)]
+        if cells == [1, 1]:
+            raise TrainingError(
+                f"{store.path}: of image {index} {store.names[index]!r} the network sees {STRIDE} x {STRIDE} pixels or "
+                "fewer, too little to normalise a batch of one image. Use batch_size=2 or more, or larger images"
+            )
