@@ -1,6 +1,7 @@
 import json
 from dataclasses import fields, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from qgn.config import TrainConfig
 from qgn.errors import CheckpointError, TrainingError
 from qgn.evaluate import Scores
 from qgn.losses import LossValue, QuadtreeLoss
+from qgn.models.decoder import Decoder
 from qgn.optim import rate
 from qgn.run_folder import clear_run
 from qgn.setup import default_image_size, prepare
@@ -67,6 +69,21 @@ def test_the_same_seed_gives_the_same_losses_whatever_reads_the_data(config, tmp
 def test_every_scheme_trains(config, scheme):
     train(prepare(replace(config, propagation=scheme, steps=1, loss="fixed", gamma=0.75, optimizer="sgd")))
     assert lines(config)[1]["beta"] == pytest.approx([0.75**level for level in range(6)])
+
+
+def test_propagation_switches_in_training(config):
+    asked = []
+    real = Decoder.forward
+
+    def forward(self, features, labels, propagation):
+        if self.training:
+            asked.append(propagation)
+        return real(self, features, labels, propagation)
+
+    with mock.patch.object(Decoder, "forward", forward):
+        train(prepare(replace(config, propagation="gtc->union@2/3", eval_every=3)))
+    assert asked == ["gtc", "gtc", "union"]
+    assert load_checkpoint(Path(config.work_dir) / "last.safetensors")[0].config["propagation"] == "gtc->union@2/3"
 
 
 def test_schedules():

@@ -1,0 +1,168 @@
+"""What accuracy costs: scores with multiply-adds, the choice of a rule, limits at inference, and the commands."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import quadcodec
+from qgn.checkpoint import load_checkpoint
+from qgn.data.splits import divide
+from qgn.evaluate import Scores, evaluate, evaluate_checkpoint, evaluation_loader
+from qgn.models.build import build_model
+from qgn.predict import load_predictor
+from qgn.sparse.propagation import Limits
+from qgn.sweep import RULES, best_rule, choose_threshold
+from quadcodec_cli import qgn_eval, qgn_predict
+
+from .test_cli import invoke
+
+SCORES = Scores(
+    miou=50.0, pixel_accuracy=80.0, iou={}, sites={}, site_share={}, share=10.0, composite_precision={},
+    composite_recall={}, encoder_gmacs=1.0, decoder_gmacs=1.0,
+)  # fmt: skip
+
+
+@pytest.fixture
+def greedy(checkpoint):
+    """A model of the checkpoint that calls about half of its cells composite."""
+    described, model = load_checkpoint(checkpoint)
+    torch.manual_seed(0)
+    for head in model.decoder.heads:
+        torch.nn.init.normal_(head.weight, std=1.0)
+        torch.nn.init.zeros_(head.bias)
+        head.bias.data[0] = 4
+    return described, model
+
+
+@pytest.fixture
+def _cpu(monkeypatch):
+    """Keep the commands to one thread, as `_one_thread` does."""
+    monkeypatch.setattr("qgn.device.choose_device", lambda *_: "cpu")
+
+
+def loader_of(store, indices, classes):
+    root = Path(store.info.image_root)
+    return evaluation_loader(store, indices, root, classes, size=(32, 64), batch_size=2, workers=0)
+
+
+def test_the_best_rule_is_the_most_accurate_one_that_is_cheap_enough():
+    scores = {
+        "pc": SCORES,
+        "prod>0.3": replace(SCORES, miou=55.0, share=20.0),
+        "prod>0.1": replace(SCORES, miou=60.0, share=20.1),
+        "uncp>0.2": replace(SCORES, miou=55.0, share=5.0),
+        "uncp>0.9": replace(SCORES, miou=float("nan"), share=0.0),
+    }
+    assert best_rule(scores, max_share=20.0) == "prod>0.3"
+    assert best_rule(scores, max_share=30.0) == "prod>0.1"
+    assert best_rule(scores, max_share=1.0) is None
+
+
+def test_a_threshold_is_chosen_on_held_aside_images(scenes, greedy):
+    store, (described, model) = quadcodec.open(scenes), greedy
+    images = divide(
+        store, Path(store.info.image_root), train_split=None, val_fraction=0.0, seed=0, held_aside=2
+    )  # fmt: skip
+    loader = loader_of(store, images.held_aside, described.classes)
+    scores = evaluate(model, loader, described.classes, RULES)
+    shares = {rule: s.share for rule, s in scores.items()}
+    assert len(set(shares.values())) > 8
+    for family in ("prod", "uncp"):
+        falling = [share for rule, share in shares.items() if rule.startswith(family)]
+        assert falling == sorted(falling, reverse=True)
+    limit = sorted(shares.values())[len(shares) // 2]
+    chosen = choose_threshold(model, loader, described.classes, max_share=limit)
+    assert shares[chosen] <= limit
+    assert scores[chosen].miou == max(s.miou for s in scores.values() if s.share <= limit)
+
+
+def test_scores_count_cells_and_multiply_adds(scenes, greedy):
+    store, (described, model) = quadcodec.open(scenes), greedy
+    loader = loader_of(store, store.indices("val").tolist(), described.classes)
+    scores = evaluate(model, loader, described.classes, ["all", "pc", "pc sites=9", "pc gmacs=0.0005", "pc stop=3"])
+    cells = {level: 2 * 4 ** (5 - level) for level in (5, 4, 3, 2, 1)}
+    for s in scores.values():
+        assert s.share == pytest.approx(100 * sum(s.sites.values()) / sum(cells.values()))
+        assert s.encoder_gmacs == scores["all"].encoder_gmacs > 0
+    assert scores["all"].share == 100
+    assert sum(scores["pc sites=9"].sites.values()) <= 9 < sum(scores["pc"].sites.values())
+    assert scores["pc gmacs=0.0005"].decoder_gmacs <= 0.0005 < scores["pc"].decoder_gmacs
+    assert scores["pc"].decoder_gmacs < scores["all"].decoder_gmacs
+    assert [scores["pc stop=3"].sites[level] for level in (3, 2, 1)] == [0, 0, 0]
+    assert scores["pc stop=3"].sites[4] == scores["pc"].sites[4] > 0
+
+
+def test_a_dense_model_counts_its_head(scenes, checkpoint):
+    store, (described, _) = quadcodec.open(scenes), load_checkpoint(checkpoint)
+    model = build_model("dilated8_resnet18", len(described.classes), width=2)
+    scores = evaluate(model, loader_of(store, [0, 1], described.classes), described.classes, ["dense"])["dense"]
+    assert scores.decoder_gmacs == pytest.approx(4 * 8 * model.encoder.channels[-1] * len(described.classes) / 1e9)
+    assert np.isnan(scores.share)
+
+
+def test_limits_hold_for_every_scheme(checkpoint, scenes):
+    names = load_checkpoint(checkpoint)[0].classes.names
+    limits = Limits(stop=2, classes=("car", "road"), sites=3)
+    evaluation = evaluate_checkpoint(checkpoint, scenes, schemes=["all", "gtc"], limits=limits, workers=0)
+    numbers = f"{names.index('car')}+{names.index('road')}"
+    assert list(evaluation.schemes) == [f"{rule} stop=2 classes={numbers} sites=3" for rule in ("all", "gtc")]
+    for scores in evaluation.schemes.values():
+        assert sum(scores.sites.values()) <= 3
+    assert Limits().on("dense", names) == "dense"
+
+
+def test_a_predictor_propagates_as_it_is_told(checkpoint):
+    photo = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    everything = load_predictor(checkpoint, propagation="all")(photo).grown
+    assert len(everything.level(0)) == 32 * 64
+    stopped = load_predictor(checkpoint, propagation="all", limits=Limits(stop=3))(photo)
+    assert len(stopped.grown.level(3)) == 32
+    assert len(stopped.grown.level(2)) == 0
+    blocks = stopped.classes.reshape(4, 8, 8, 8)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    few = load_predictor(checkpoint, propagation="all", limits=Limits(sites=5))(photo).grown
+    assert len(few.nodes) == 2 + 4 * 5
+
+
+@pytest.mark.usefixtures("_cpu")
+def test_a_sweep_from_the_command_line(checkpoint, scenes, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra 'bench')")
+    common = ["--checkpoint", checkpoint, "--labels", scenes, "--workers", 0]
+    picture = tmp_path / "sweep.png"
+    code, out, err = invoke(qgn_eval, *common, "--sweep", "--plot", picture, "--csv", monkeypatch=monkeypatch)
+    assert code == 0, err
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["propagation"] for row in rows] == list(RULES)
+    assert all(0 <= float(row["share"]) <= 100 and float(row["encoder_gmacs"]) > 0 for row in rows)
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 300
+    code, _, err = invoke(qgn_eval, *common, "--sweep", "--plot", picture, monkeypatch=monkeypatch)
+    assert code == 1
+    assert "exists already" in err
+    options = ["--sweep", "--propagation", "pc,prod>0.3", "--budget-gmacs", 0.001, "--stop-level", 1]
+    code, out, err = invoke(qgn_eval, *common, *options, monkeypatch=monkeypatch)
+    assert code == 0, err
+    names = ["pc stop=1 gmacs=0.001", "prod>0.3 stop=1 gmacs=0.001"]
+    assert [line.split("  ")[0] for line in out.splitlines()[3:]] == names
+
+
+@pytest.mark.usefixtures("_cpu")
+def test_predicting_under_limits_from_the_command_line(checkpoint, scenes, tmp_path, monkeypatch):
+    photo = next((scenes.parent / "cityscapes" / "leftImg8bit" / "val").rglob("*.png"))
+    common = [photo, "--checkpoint", checkpoint, "--propagation", "all"]
+    for name, limits in (("fine", []), ("coarse", ["--stop-level", 3, "--classes", "car,traffic light"])):
+        code, _, err = invoke(qgn_predict, *common, *limits, "--out", tmp_path / name, monkeypatch=monkeypatch)
+        assert code == 0, err
+    fine, coarse = (np.asarray(Image.open(next((tmp_path / name).glob("*_labels.png")))) for name in ("fine", "coarse"))
+    assert (np.diff(coarse) != 0).sum() < (np.diff(fine) != 0).sum()
+    code, _, err = invoke(
+        qgn_predict, *common, "--classes", "unicorn", "--out", tmp_path / "x", monkeypatch=monkeypatch
+    )
+    assert code == 1
+    assert "the model has no such class, expected some of road" in err
