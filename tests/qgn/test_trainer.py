@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from qgn import trainer
 from qgn.checkpoint import load_checkpoint
 from qgn.config import TrainConfig
 from qgn.errors import CheckpointError, TrainingError
-from qgn.evaluate import Scores
 from qgn.losses import LossValue, QuadtreeLoss
 from qgn.trainer import clear_run, default_image_size, prepare, rate, train
 from quadcodec.convert import convert, plan_conversion
@@ -268,7 +268,7 @@ def test_scores_that_are_no_number_are_worse_than_any(config, monkeypatch):
     values = iter([float("nan"), float("nan"), 0.0, float("nan")])
 
     def scored(*args, **kwargs):
-        return {"pc": Scores(next(values), float("nan"), {}, {}, {}, float("nan"), {}, {})}
+        return {"pc": SimpleNamespace(miou=next(values), to_json=dict)}
 
     monkeypatch.setattr(trainer, "evaluate", scored)
     train(prepare(replace(config, steps=4, eval_every=1)))
