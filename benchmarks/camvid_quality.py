@@ -36,11 +36,12 @@ from qgn.data.sampler import TrainingOrder
 from qgn.data.samples import Batch, Sample, collate, load_sample
 from qgn.data.splits import Division, divide
 from qgn.data.views import Views
-from qgn.evaluate import Scores, evaluate, evaluation_loader
+from qgn.evaluate import evaluate, evaluation_loader
 from qgn.losses import criterion_of
 from qgn.models.build import build_model
 from qgn.models.segmenter import Segmenter
 from qgn.optim import build_optimizer, rate
+from qgn.scores import Scores
 from qgn.sparse.propagation import Schedule
 from qgn.sweep import RULES, best_rule
 from quadcodec.convert import convert, plan_conversion

@@ -1,86 +1,31 @@
-"""Evaluation: mIoU, pixel accuracy, composite scores and active sites, by propagation scheme."""
+"""Evaluation: mIoU and its kin, boundary IoU, composite scores and active sites, by propagation scheme."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
+from qgn.boundary import BOUNDARY_WIDTH
 from qgn.checkpoint import Checkpoint, load_checkpoint
 from qgn.data.batch import LabelBatch
 from qgn.data.classes import ClassMap, class_map, count_pixels
 from qgn.data.dataset import with_photos
-from qgn.data.photos import Size
-from qgn.data.samples import Batch, Samples, collate, raising
+from qgn.data.samples import Batch, collate, raising
 from qgn.data.splits import divide
-from qgn.data.views import Views
+from qgn.data.views import Size
+from qgn.ensemble import PLAIN, Ensemble, EnsembleSamples
 from qgn.errors import CheckpointError, TrainingError
-from qgn.metrics import CompositeScores, ConfusionMatrix
-from qgn.models.prediction import QuadtreePrediction
 from qgn.models.qgn import QGN
-from qgn.models.segmenter import STRIDE, Segmenter
+from qgn.models.segmenter import Segmenter
+from qgn.scores import Scores, Tally
 from qgn.sparse.propagation import Limits, checked
 from quadcodec.store import LabelStore, open_store
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Hold the scores of one scheme over a split; shares in percent, nan where there is nothing to count.
-
-    Those by level are empty for a dense model, which has none.
-
-    Attributes
-    ----------
-    miou, pixel_accuracy, iou : from one confusion matrix over all pixels at the masks' own sizes, void left out.
-    sites : level -> mean number of active sites an image.
-    site_share : level -> active sites as a share of the level's cells.
-    share : active sites of all levels as a share of all levels' cells: of those that `all` computes.
-    composite_precision, composite_recall : level -> of composite predictions at visited cells.
-    encoder_gmacs, decoder_gmacs : 10^9 multiply-adds an image, of convolutions and matrix products; a sparse
-        convolution multiplies the neighbours that are there.
-    """
-
-    miou: float
-    pixel_accuracy: float
-    iou: dict[str, float]
-    sites: dict[int, float]
-    site_share: dict[int, float]
-    share: float
-    composite_precision: dict[int, float]
-    composite_recall: dict[int, float]
-    encoder_gmacs: float
-    decoder_gmacs: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the scores as JSON holds them: null for nan, levels as text."""
-        values: dict[str, Any] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, dict):
-                values[name] = {str(key): _finite(v) for key, v in value.items()}
-            else:
-                values[name] = _finite(value)
-        return values
-
-
-def _finite(value: float) -> float | None:
-    return value if value == value else None  # nan is not equal to itself
-
-
-def restore(map_hw: Tensor, origin: tuple[int, int], size: Size, native: Size) -> Tensor:
-    """Return an image's part of a canvas, (h, w) at ``origin``, brought to its ``native`` size by nearest neighbour."""
-    device = map_hw.device
-    rows, cols = (
-        start + (2 * torch.arange(new, device=device) + 1) * old // (2 * new)
-        for start, old, new in zip(origin, size, native, strict=True)
-    )
-    return map_hw[rows[:, None], cols]
 
 
 @torch.no_grad()
@@ -90,6 +35,8 @@ def evaluate(
     classes: ClassMap,
     schemes: Sequence[str],
     *,
+    ensemble: Ensemble = PLAIN,
+    boundary_width: float = BOUNDARY_WIDTH,
     device: torch.device | str = "cpu",
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Scores]:
@@ -97,7 +44,9 @@ def evaluate(
 
     Parameters
     ----------
-    loader : batches whose samples hold their native masks.
+    loader : that of `evaluation_loader`.
+    ensemble : that of the loader. Active sites are those of all its members.
+    boundary_width : of the regions along outlines, in percent of an image's diagonal.
     progress : called with the number of images done since the last call.
 
     Raises
@@ -106,35 +55,20 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    confusion = {scheme: ConfusionMatrix(len(classes)) for scheme in schemes}
-    composites: dict[str, CompositeScores] = {}
-    macs = dict.fromkeys(schemes, 0)
+    tallies = {scheme: Tally(classes, ensemble, boundary_width, device) for scheme in schemes}
     encoder_macs = images = 0
-    for cpu_batch in raising(loader):
+    for number, cpu_batch in enumerate(raising(loader), 1):
         batch = cpu_batch.to(device)
         with FlopCounterMode(display=False) as counter:
             features = model.encoder(batch.images_bchw)
         encoder_macs += counter.get_total_flops() // 2
-        for scheme in schemes:
-            prediction, decoder_macs = _decode(model, features, batch.labels, scheme)
-            macs[scheme] += decoder_macs
-            if isinstance(prediction, QuadtreePrediction):
-                composites.setdefault(scheme, CompositeScores(device=device)).update(prediction)
-            maps_bhw = prediction.to_pixels().to(torch.uint8).cpu()
-            for map_hw, native, origin, size in zip(
-                maps_bhw, batch.natives, batch.labels.origins, batch.labels.sizes, strict=True
-            ):
-                true = torch.from_numpy(native)
-                confusion[scheme].update(restore(map_hw, origin, size, (true.shape[0], true.shape[1])), true)
-        images += len(batch.indices)
-        progress(len(batch.indices))
+        for scheme, tally in tallies.items():
+            tally.add(*_decode(model, features, batch.labels, scheme), batch.natives)
+        if number % len(ensemble.members) == 0:
+            images += len(batch.indices)
+            progress(len(batch.indices))
     model.train(was_training)
-    return {
-        scheme: _scores(
-            confusion[scheme], composites.get(scheme), classes, images, macs=(encoder_macs, macs[scheme])
-        )
-        for scheme in schemes
-    }  # fmt: skip
+    return {scheme: tally.scores(images, encoder_macs) for scheme, tally in tallies.items()}
 
 
 def _decode(model: Segmenter, features: Any, labels: LabelBatch, scheme: str) -> tuple[Any, int]:
@@ -147,27 +81,6 @@ def _decode(model: Segmenter, features: Any, labels: LabelBatch, scheme: str) ->
     return prediction, counter.get_total_flops() // 2
 
 
-def _scores(
-    confusion: ConfusionMatrix, composites: CompositeScores | None, classes: ClassMap, images: int,
-    *, macs: tuple[int, int],
-) -> Scores:  # fmt: skip
-    def by_level(values: Tensor) -> dict[int, float]:
-        return {level: float(values[level]) for level in range(len(values) - 1, 0, -1)}
-
-    return Scores(
-        miou=100 * confusion.miou(),
-        pixel_accuracy=100 * confusion.pixel_accuracy(),
-        iou=dict(zip(classes.names, (100 * confusion.iou_k()).tolist(), strict=True)),
-        sites={} if composites is None else by_level(composites.sites_l().double() / images),
-        site_share={} if composites is None else by_level(100 * composites.share_l()),
-        share=math.nan if composites is None else 100 * composites.share(),
-        composite_precision={} if composites is None else by_level(100 * composites.precision_l()),
-        composite_recall={} if composites is None else by_level(100 * composites.recall_l()),
-        encoder_gmacs=macs[0] / images / 1e9,
-        decoder_gmacs=macs[1] / images / 1e9,
-    )
-
-
 def evaluation_loader(
     store: LabelStore,
     indices: Sequence[int],
@@ -177,18 +90,16 @@ def evaluation_loader(
     size: Size | None,
     batch_size: int,
     workers: int,
+    ensemble: Ensemble = PLAIN,
 ) -> DataLoader[Batch]:
-    """Return a loader of batches with native masks.
+    """Return a loader of batches for `evaluate`: those of all members of an ensemble follow each other.
 
-    The images of a batch have canvases of one size: padding would count as visited cells, and scores would depend
-    on the batch size.
+    Parameters
+    ----------
+    size : (height, width) of training; None if it kept each image's own.
     """
-    samples = Samples(store, root, classes, Views(size=size), native=True)
-    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-    for index in indices:
-        canvas = tuple(-(-int(side) // STRIDE) for side in (store.sizes[index] if size is None else size))
-        groups.setdefault(canvas, []).append((index, 0))
-    batches = [group[at : at + batch_size] for group in groups.values() for at in range(0, len(group), batch_size)]
+    samples = EnsembleSamples(store, root, classes, size, ensemble)
+    batches = list(samples.batches(indices, batch_size))
     return DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=workers)
 
 
@@ -218,6 +129,8 @@ def evaluate_checkpoint(
     schemes: Sequence[str] | None = None,
     limits: Limits | None = None,
     images: str | Path | None = None,
+    ensemble: Ensemble = PLAIN,
+    boundary_width: float = BOUNDARY_WIDTH,
     batch_size: int = 8,
     workers: int = 1,
     device: str = "cpu",
@@ -231,6 +144,7 @@ def evaluate_checkpoint(
     ----------
     schemes : by default all that the model knows by name.
     limits : of every scheme.
+    ensemble, boundary_width : as `evaluate`.
 
     Raises
     ------
@@ -251,11 +165,12 @@ def evaluate_checkpoint(
         raise TrainingError(f"{labels}: none of {len(chosen)} images has its photo below {root}. Name it with --images")
     _check_classes(checkpoint, described, store, indices)
     loader = evaluation_loader(
-        store, indices, root, described.classes, size=described.image_size, batch_size=batch_size, workers=workers
-    )
+        store, indices, root, described.classes, size=described.image_size, batch_size=batch_size, workers=workers,
+        ensemble=ensemble,
+    )  # fmt: skip
     scores = evaluate(
-        model.to(device), loader, described.classes, schemes, device=device,
-        progress=lambda done: progress(done, len(indices)),
+        model.to(device), loader, described.classes, schemes, ensemble=ensemble, boundary_width=boundary_width,
+        device=device, progress=lambda done: progress(done, len(indices)),
     )  # fmt: skip
     left_out = len(chosen) - len(indices)
     return Evaluation(str(checkpoint), str(labels), split, set_aside_from, len(indices), left_out, scores)

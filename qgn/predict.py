@@ -15,12 +15,13 @@ from PIL import Image
 
 from qgn.checkpoint import Checkpoint, load_checkpoint
 from qgn.data.photos import normalise, resize_photo
+from qgn.ensemble import PLAIN, Ensemble, Votes
 from qgn.errors import TrainingError
-from qgn.evaluate import restore
 from qgn.inputs import LABELS, OUTPUTS, OVERLAY, TREE, Input
 from qgn.models.prediction import QuadtreePrediction
-from qgn.models.segmenter import STRIDE, Segmenter
+from qgn.models.segmenter import Segmenter
 from qgn.predicted_store import TreeSpool
+from qgn.scores import restore
 from qgn.sparse.propagation import WITH_LABELS, Limits, checked
 from quadcodec.build import is_label_store
 from quadcodec.masks import write_mask
@@ -41,9 +42,9 @@ class Prediction:
     ----------
     classes : (H, W) uint8 classes 0..k-1, at the photo's size.
     tree : the quadtree of the predicted classes, at the network's size.
-    grown : the cells that the decoder visited, for pictures: where it stopped, and where it went on. No quadtree
-        as the format has it: cells may be split that hold one class, or that lie beyond the image. A dense model
-        visits no cells: for it, this is the tree.
+    grown : the cells that the decoder visited, in an ensemble those of its first member, for pictures: where it
+        stopped, and where it went on. No quadtree as the format has it: cells may be split that hold one class. A
+        dense model visits no cells: for it, this is the tree.
     """
 
     classes: NDArray[np.uint8]
@@ -59,27 +60,33 @@ class Predictor:
     model: Segmenter
     device: str
     propagation: str
+    ensemble: Ensemble = PLAIN
 
     @torch.no_grad()
     def __call__(self, photo: NDArray[np.uint8]) -> Prediction:
         """Predict a photo (H, W, 3) uint8."""
-        native = photo.shape[:2]
-        resized = resize_photo(photo, self.checkpoint.image_size)
-        height, width = resized.shape[:2]
-        canvas = torch.zeros(1, 3, -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
-        canvas[0, :, :height, :width] = torch.from_numpy(normalise(resized))
-        prediction = self.model(canvas.to(self.device), propagation=self.propagation)
-        map_hw = prediction.to_pixels()[0]
-        pixels = restore(map_hw, (0, 0), (height, width), (native[0], native[1])).to(torch.uint8).cpu().numpy()
-        if isinstance(prediction, QuadtreePrediction):
-            grown = grown_tree(prediction, height, width)
-            return Prediction(pixels, predicted_tree(grown), grown)
-        tree = LinearQuadtree.from_mask(map_hw[:height, :width].to(torch.uint8).cpu().numpy())
-        return Prediction(pixels, tree, tree)
+        native = photo.shape[0], photo.shape[1]
+        votes, grown, maps_bhw = Votes(self.ensemble), None, None
+        for member in self.ensemble.members:
+            view = member.view(native, self.checkpoint.image_size)
+            seen = resize_photo(photo, view.size)
+            image_bchw = torch.from_numpy(normalise(seen[:, ::-1] if view.mirrored else seen))[None]
+            prediction = self.model(image_bchw.to(self.device), propagation=self.propagation)
+            if grown is None and isinstance(prediction, QuadtreePrediction):
+                grown = grown_tree(prediction, *view.size)
+            maps_bhw = votes.add(prediction)
+        map_hw = maps_bhw[0].to(torch.uint8).cpu()
+        tree = LinearQuadtree.from_mask(map_hw.numpy())
+        return Prediction(restore(map_hw, native).numpy(), tree, grown or tree)
 
 
 def load_predictor(
-    path: str | Path, device: str = "cpu", *, propagation: str | None = None, limits: Limits | None = None
+    path: str | Path,
+    device: str = "cpu",
+    *,
+    propagation: str | None = None,
+    limits: Limits | None = None,
+    ensemble: Ensemble = PLAIN,
 ) -> Predictor:
     """Return a predictor of a checkpoint.
 
@@ -87,6 +94,7 @@ def load_predictor(
     ----------
     propagation : text of `Propagation`, by default the model's scheme that needs no labels.
     limits : on what it computes.
+    ensemble : scales and mirror images whose predictions are averaged.
 
     Raises
     ------
@@ -98,7 +106,7 @@ def load_predictor(
     if text.split()[0] in WITH_LABELS:
         raise TrainingError(f"propagation '{text}': follows the ground truth, and there are no labels. Use 'pc'")
     text = (limits or Limits()).on(text, checkpoint.classes.names)
-    return Predictor(checkpoint, model.to(device), device, text)
+    return Predictor(checkpoint, model.to(device), device, text, ensemble)
 
 
 def grown_tree(prediction: QuadtreePrediction, height: int, width: int) -> LinearQuadtree:
@@ -110,11 +118,6 @@ def grown_tree(prediction: QuadtreePrediction, height: int, width: int) -> Linea
             values[level.sites.node_m] = COMPOSITE
         nodes.append(values.cpu().numpy())
     return LinearQuadtree(np.concatenate(nodes), tuple(len(n) for n in reversed(nodes)), height, width)
-
-
-def predicted_tree(grown: LinearQuadtree) -> LinearQuadtree:
-    """Return the quadtree of what was grown: cells of one class merged, those beyond the image OUTSIDE."""
-    return LinearQuadtree.from_mask(grown.to_mask(), grown.levels)
 
 
 def tree_picture(photo: NDArray[np.uint8], tree: LinearQuadtree, palette: NDArray[np.uint8]) -> NDArray[np.uint8]:

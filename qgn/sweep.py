@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from qgn.data.classes import ClassMap
 from qgn.data.samples import Batch
-from qgn.evaluate import Scores, evaluate
+from qgn.evaluate import evaluate
 from qgn.models.segmenter import Segmenter
+from qgn.scores import Scores
 
 RULES = (
     "pc",
@@ -60,7 +61,7 @@ def best_rule(scores: Mapping[str, Scores], *, max_share: float = 20.0) -> str |
 
 def csv_of(scores: Mapping[str, Scores]) -> str:
     """Return a line a rule: accuracy and what it cost."""
-    columns = ("miou", "pixel_accuracy", "share", "encoder_gmacs", "decoder_gmacs")
+    columns = ("miou", "mean_accuracy", "pixel_accuracy", "boundary_miou", "share", "encoder_gmacs", "decoder_gmacs")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["propagation", *columns])

@@ -17,11 +17,12 @@ from qgn.data.sampler import TrainingOrder
 from qgn.data.samples import Samples, collate, raising
 from qgn.data.views import Views
 from qgn.errors import TrainingError
-from qgn.evaluate import Scores, evaluate, evaluation_loader
+from qgn.evaluate import evaluate, evaluation_loader
 from qgn.losses import HeadLoss, criterion_of
 from qgn.models.segmenter import Segmenter
 from qgn.optim import build_optimizer, rate
 from qgn.run_folder import BEST, LAST, new_run, write_line
+from qgn.scores import Scores
 from qgn.setup import Setup, model_of
 from qgn.sparse.propagation import Schedule
 

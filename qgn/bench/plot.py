@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qgn.bench.decoder import Report
-from qgn.evaluate import Scores
+from qgn.scores import Scores
 from quadcodec.files import write_atomic
 
 

@@ -122,11 +122,11 @@ def test_training_evaluation_and_prediction_of_a_dense_model(scenes, tmp_path):
     assert set(evaluation.schemes) == {"dense"}
     assert evaluation.schemes["dense"].to_json() == scores["dense"].to_json()
     assert evaluation.schemes["dense"].sites == {}
-    photo = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    photo = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
     predictor = replace(load_predictor(best), checkpoint=replace(described, image_size=None))
     prediction = predictor(photo)
     np.testing.assert_array_equal(prediction.tree.to_mask(), prediction.classes)
-    assert prediction.classes.shape == (50, 70)
+    assert prediction.classes.shape == (64, 96)
     assert len(set(prediction.classes.ravel())) > 1
     assert prediction.grown is prediction.tree
 

@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 
 import quadcodec
+from qgn.boundary import BoundaryCounts
 from qgn.config import TrainConfig
 from qgn.data.classes import class_map, count_pixels
 from qgn.errors import CheckpointError, TrainingError
-from qgn.evaluate import evaluate, evaluate_checkpoint, evaluation_loader, restore
+from qgn.evaluate import evaluate, evaluate_checkpoint, evaluation_loader
 from qgn.models.build import build_model
 from qgn.predict import load_predictor
+from qgn.scores import restore
 from qgn.setup import prepare
 from qgn.trainer import train
 from quadcodec.convert import convert, plan_conversion
@@ -36,17 +38,23 @@ def test_scores_are_those_of_the_predictions_at_native_size(checkpoint, scenes):
     evaluation = evaluate_checkpoint(checkpoint, scenes, split="val", workers=0, batch_size=1)
     store, predictor = quadcodec.open(scenes), load_predictor(checkpoint)
     classes = predictor.checkpoint.classes
-    counts = np.zeros((19, 19))
+    counts, boundary = np.zeros((19, 19)), BoundaryCounts(19)
     for index in store.indices("val"):
         photo = np.asarray(Image.open(Path(store.info.image_root) / store.columns.image[index]))
         predicted = predictor(photo).classes
         true = store.quadtree(int(index)).remap(classes.table).to_mask()
         assert predicted.shape == true.shape == (64, 128)
         np.add.at(counts, (true[true < 19], predicted[true < 19]), 1)
+        boundary.update(predicted, true)
     union = counts.sum(0) + counts.sum(1) - counts.diagonal()
     iou = counts.diagonal()[union > 0] / union[union > 0]
     assert evaluation.schemes["pc"].miou == pytest.approx(100 * iou.mean())
     assert evaluation.schemes["pc"].pixel_accuracy == pytest.approx(100 * counts.trace() / counts.sum())
+    there = counts.sum(1) > 0
+    accuracies = counts.diagonal()[there] / counts.sum(1)[there]
+    assert evaluation.schemes["pc"].mean_accuracy == pytest.approx(100 * accuracies.mean())
+    assert evaluation.schemes["pc"].boundary_miou == pytest.approx(100 * boundary.miou())
+    np.testing.assert_array_equal(evaluation.schemes["pc"].counts_kk, counts)
     assert evaluation.images == 2
     values = json.loads(json.dumps(evaluation.to_json(), allow_nan=False))
     assert set(values["schemes"]) == {"all", "gtc", "pc"}
@@ -55,10 +63,9 @@ def test_scores_are_those_of_the_predictions_at_native_size(checkpoint, scenes):
 
 
 def test_restore_takes_the_nearest_pixel_of_the_image():
-    canvas = torch.arange(64).view(8, 8)
-    part = restore(canvas, (0, 2), (4, 6), (8, 3))
-    assert part.tolist() == [[8 * (i // 2) + 2 + x for x in (1, 3, 5)] for i in range(8)]
-    assert torch.equal(restore(canvas, (0, 0), (8, 8), (8, 8)), canvas)
+    map_hw = torch.arange(24).view(4, 6)
+    assert restore(map_hw, (8, 3)).tolist() == [[6 * (i // 2) + x for x in (1, 3, 5)] for i in range(8)]
+    assert torch.equal(restore(map_hw, (4, 6)), map_hw)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(checkpoint, painted, real_data, tmp_path):
@@ -110,7 +117,7 @@ def test_scores_do_not_depend_on_the_batch_size(painted):
 
     (single, one), (several, four) = scores(1), scores(4)
     assert json.dumps({k: v.to_json() for k, v in one.items()}) == json.dumps({k: v.to_json() for k, v in four.items()})
-    assert (single, several) == (5, 3)  # 40x70 and 33x95 share a canvas, 64x64 and 50x50 do
+    assert (single, several) == (5, 4)  # 64x64 and 50x50 are shown at one size
     assert scores(4, (40, 40))[0] == 2  # resized, all do
 
 
