@@ -180,9 +180,10 @@ class PointRendDecoder(nn.Module):
 
 
 def sample(map_bchw: Tensor, points_bp2: Tensor) -> Tensor:
-    """Return the values of a map at points by bilinear interpolation between cells' centres, (B, p, c)."""
-    grid_bp12 = (2 * points_bp2 - 1).unsqueeze(2).to(map_bchw.dtype)
-    return F.grid_sample(map_bchw, grid_bp12, mode="bilinear", align_corners=False).squeeze(3).transpose(1, 2)
+    """Return the values of a map at points, (B, p, c), bilinear between cells' centres; zero lies beyond its border."""
+    dtype = torch.promote_types(map_bchw.dtype, torch.float32)  # places need more digits than values
+    grid_bp12 = (2 * points_bp2 - 1).unsqueeze(2).to(dtype)
+    return F.grid_sample(map_bchw.to(dtype), grid_bp12, mode="bilinear", align_corners=False).squeeze(3).transpose(1, 2)
 
 
 @torch.no_grad()
