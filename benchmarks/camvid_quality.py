@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from qgn.config import TrainConfig
 from qgn.data.classes import ClassMap, class_map, count_pixels
@@ -37,7 +36,7 @@ from qgn.data.samples import Batch, Sample, collate, load_sample
 from qgn.data.splits import Division, divide
 from qgn.data.views import Views
 from qgn.evaluate import evaluate, evaluation_loader
-from qgn.losses import criterion_of
+from qgn.losses import HeadLoss, criterion_of
 from qgn.models.build import build_model
 from qgn.models.segmenter import Segmenter
 from qgn.optim import build_optimizer, rate
@@ -140,7 +139,7 @@ class Training:
         torch.manual_seed(data.seed)
         self.plan, self.data, self.seed = plan, data, data.seed
         self.model = build_model(plan.model, len(data.classes), width=CONFIG.width)
-        self.criterion: nn.Module = criterion_of(self.model, CONFIG.loss)
+        self.criterion: HeadLoss = criterion_of(self.model, CONFIG.loss)
         self.optimizer = build_optimizer(self.model, CONFIG)
         self.schedule = Schedule.parse(plan.propagation, self.model.schemes)
 
@@ -151,7 +150,8 @@ class Training:
         began = time.process_time()
         scheme = self.schedule.scheme_at(step / self.plan.steps)
         prediction = self.model(batch.images_bchw, batch.labels, scheme)
-        loss = self.criterion(prediction.logits, prediction.targets).total
+        loss, per_level_l, counts_l = self.criterion(prediction.logits, prediction.targets)
+        self.criterion.advance(per_level_l, counts_l)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -36,7 +36,7 @@ def step_of(batch: LabelBatch) -> Callable[[], None]:
 
     def step() -> None:
         prediction = model(images, replace(batch), "gtc")  # a copy that is still packed
-        loss, _ = criterion(prediction.logits, prediction.targets)
+        loss, *_ = criterion(prediction.logits, prediction.targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -41,48 +41,58 @@ class _WithSettings(click.Command):
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--recipe", metavar="NAME", help="Settings of a published run; 'list' shows them.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the work folder from its last save.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the work folder.")
 def cli(
-    settings: tuple[str, ...], config: Path | None, recipe: str | None, overwrite: bool, **places: Path | str | None
-) -> None:
+    settings: tuple[str, ...], config: Path | None, recipe: str | None, resume: bool, overwrite: bool,
+    **places: Path | str | None,
+) -> None:  # fmt: skip
     """Train a quadtree generating network, or a dense one, on a store of label trees.
 
     Settings come from a recipe, over it from a file, over that from KEY=VALUE arguments such as steps=800 lr=1e-3.
-    The run's folder keeps all of them as config.toml.
+    The run's folder keeps all of them as config.toml; with --resume they come from there.
     """
+    if resume and overwrite:
+        raise click.UsageError("--resume goes on with the run that --overwrite deletes. Leave one out")
     if recipe == "list":
         click.echo(_recipes())
         return
+    from qgn.config import TrainConfig
+    from qgn.distributed import process_group, rank
     from qgn.run_folder import clear_run
     from qgn.setup import gather, prepare, resolve
 
-    setup = prepare(resolve(gather([] if config is None else [config], recipe, settings, places)))
-    click.echo(describe(setup))
-    if overwrite:
-        clear_run(setup.config.work_dir)
-    _train(setup)
-    click.echo(f"{setup.config.work_dir}: last.safetensors, best.safetensors, log.jsonl, config.toml")
+    given = gather([] if config is None else [config], recipe, settings, places, resume=resume)
+    with process_group(given.get("device"), given.get("workers", TrainConfig.workers)) as device:
+        setup = prepare(resolve(given, device))
+        if rank() == 0:
+            click.echo(describe(setup))
+            if overwrite:
+                clear_run(setup.config.work_dir)
+        _train(setup, resume=resume, quiet=rank() > 0)
+    if rank() == 0:
+        click.echo(f"{setup.config.work_dir}: last.safetensors, best.safetensors, log.jsonl, config.toml")
 
 
-def _train(setup: Setup) -> None:
+def _train(setup: Setup, *, resume: bool, quiet: bool) -> None:
     """Train with a progress bar."""
     from tqdm import tqdm
 
     from qgn.trainer import train
 
-    with tqdm(total=setup.config.steps, desc="train", unit="step", disable=None) as bar:
+    with tqdm(total=setup.config.steps, desc="train", unit="step", disable=quiet or None) as bar:
 
         def show(step: Any) -> None:
             bar.set_postfix_str(
                 f"loss {step.loss:.3f}, lr {step.lr:.1e}, {step.sites} sites, {step.images_per_second:.1f} images/s"
             )
-            bar.update()
+            bar.update(step.step - bar.n)
 
         def tell(step: int, scores: Any) -> None:
             for scheme, s in scores.items():
                 bar.write(f"step {step}: {scheme} mIoU {s.miou:.2f}, pixel accuracy {s.pixel_accuracy:.2f}")
 
-        train(setup, on_step=show, on_scores=tell)
+        train(setup, resume=resume, on_step=show, on_scores=(lambda *_: None) if quiet else tell)
 
 
 def _recipes() -> str:

@@ -39,19 +39,28 @@ class Checkpoint:
     """As `build_model`. A file of version 1 has none."""
 
 
+def checkpoint_bytes(checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor) -> bytes:
+    """Return a checkpoint as its file holds it."""
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    values = asdict(checkpoint) | {"version": _VERSION}
+    values["classes"]["table"] = {str(raw): k for raw, k in checkpoint.classes.table.items()}
+    return safetensors.torch.save({**tensors, "loss.beta_l": beta_l}, metadata={_KEY: json.dumps(values)})
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor) -> None:
-    """Write a checkpoint whole or not at all; an older one stays intact until the new one is on disk.
+    """Write a checkpoint whole or not at all; errors as `write_checkpoint`."""
+    write_checkpoint(path, checkpoint_bytes(checkpoint, model, beta_l))
+
+
+def write_checkpoint(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; an older one stays intact until the new one is on disk.
 
     Raises
     ------
     CheckpointError : the disk refuses.
     """
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
-    values = asdict(checkpoint) | {"version": _VERSION}
-    values["classes"]["table"] = {str(raw): k for raw, k in checkpoint.classes.table.items()}
-    metadata = {_KEY: json.dumps(values)}
     try:
-        write_atomic(path, safetensors.torch.save({**tensors, "loss.beta_l": beta_l}, metadata=metadata))
+        write_atomic(path, data)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written ({error.strerror}); an older checkpoint there is intact. Free space"

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 from qgn.settings import setting
 
+FREE = frozenset({"labels", "images", "work_dir", "device", "workers", "save_every", "keep_every"})
+"""Settings that a resumed run may change: where it computes, and what it keeps."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -45,10 +48,28 @@ class TrainConfig:
         "tail", "decay of the rate: tail (linear over the last third), or poly (power 0.9)"
     )
     weight_decay: float = setting(1e-4, "not for biases and batch norm", least=0)
-    batch_size: int = setting(8, "images a step", least=1)
+    batch_size: int = setting(8, "images a step, over all processes and parts", least=1)
     steps: int = setting(400, "training steps", least=1)
     seed: int = setting(0, "of weights, order and augmentation", least=0)
     eval_every: int = setting(200, "steps between evaluations (when not set, half of steps)", least=1)
+    reweigh_every: int = setting(
+        0, "steps between new class weights, doubled below the median IoU on held-aside images; 0: never", least=0
+    )
+    reweigh_images: int = setting(100, "training images to hold aside for class weights", least=1)
+    short_edges: tuple[int, ...] = setting(
+        (), "lengths of the shorter side, one of which is drawn for each training image", least=1
+    )
+    scale: tuple[float, float] | None = setting(None, "lowest and highest factor of a random scale", least=0.01)
+    max_side: int | None = setting(None, "longest side after a random scale", least=1)
+    flip: bool = setting(True, "mirror half of the training images")
+    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "what the network computes in: fp32, bf16 or fp16")
+    clip: float | None = setting(None, "longest gradient; longer ones are shortened to it", least=0)
+    accumulate: int = setting(1, "parts that a batch is split into, one after the other, to save memory", least=1)
+    ema: float | None = setting(
+        None, "inertia of a moving average of the weights, such as 0.999: it is evaluated and saved", least=0, most=1
+    )
+    save_every: int | None = setting(None, "steps between saves besides those at evaluations", least=1)
+    keep_every: int | None = setting(None, "steps between checkpoints that are kept for good", least=1)
     backend: Literal["native", "spconv", "triton", "dense"] = setting("native", "what computes the sparse convolutions")
     recompute: bool = setting(False, "save memory: run each decoder level again in the backward pass")
     device: str = setting("cpu", "cpu or cuda (when not set, cuda where there is one)")

@@ -7,11 +7,12 @@ import torch
 from qgn.errors import TrainingError
 
 
-def choose_device(name: str | None = None, workers: int = 0) -> str:
+def choose_device(name: str | None = None, workers: int = 0, processes: int = 1) -> str:
     """Return the torch device to use: the one named, else CUDA where there is one.
 
-    On a CPU, torch gets the cores that ``workers`` data processes leave. With more threads than cores, every
-    small operation waits at a barrier for a thread that is not running (benchmarks/README.md).
+    On a CPU, torch gets this process's part of the cores, of ``processes`` that train together, less those of its
+    ``workers`` data processes. With more threads than cores, every small operation waits at a barrier for a thread
+    that is not running (benchmarks/README.md).
 
     Raises
     ------
@@ -25,5 +26,5 @@ def choose_device(name: str | None = None, workers: int = 0) -> str:
             f"device {device!r} cannot be used ({str(error).splitlines()[0]}). Try --device cpu"
         ) from error
     if device == "cpu":
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - workers))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes - workers))
     return device

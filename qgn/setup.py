@@ -13,11 +13,12 @@ from qgn.config import TrainConfig
 from qgn.data.classes import ClassMap, class_map, count_pixels
 from qgn.data.photos import Size
 from qgn.data.splits import Division, divide
-from qgn.device import choose_device
+from qgn.distributed import world
 from qgn.errors import TrainingError
-from qgn.models.build import build_model
-from qgn.models.segmenter import STRIDE, Segmenter
+from qgn.learner import model_of
+from qgn.models.segmenter import STRIDE
 from qgn.recipes import read_settings, recipe_file
+from qgn.run_folder import CONFIG
 from qgn.settings import parse
 from qgn.sparse.propagation import Schedule
 from quadcodec.store import LabelStore, open_store
@@ -32,14 +33,17 @@ class Setup:
     root: Path
     classes: ClassMap
     pixels: dict[int, int]
-    """Raw id -> pixels, over training and validation images."""
+    """Raw id -> pixels, over all images of the run."""
     images: Division
 
 
-def gather(files: Iterable[Path], recipe: str | None, texts: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
+def gather(
+    files: Iterable[Path], recipe: str | None, texts: Iterable[str], given: Mapping[str, Any], *, resume: bool = False
+) -> dict[str, Any]:
     """Return the settings of a recipe, over these of settings files, of ``key=value`` texts and of options.
 
-    What comes later in this list wins; a given None counts as not given.
+    What comes later in this list wins; a given None counts as not given. With ``resume`` they all go over the settings
+    of the run in the work folder, if there is one.
 
     Raises
     ------
@@ -48,27 +52,33 @@ def gather(files: Iterable[Path], recipe: str | None, texts: Iterable[str], give
     settings = {} if recipe is None else read_settings(recipe_file(recipe))
     for file in files:
         settings |= read_settings(file)
-    return settings | parse(TrainConfig, texts) | {key: str(v) for key, v in given.items() if v is not None}
+    settings |= parse(TrainConfig, texts) | {key: str(v) for key, v in given.items() if v is not None}
+    saved = _work_dir(settings) / CONFIG
+    return read_settings(saved) | settings if resume and saved.exists() else settings
 
 
-def resolve(settings: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings of a run with what depends on others, on the store or on the machine filled in.
+def _work_dir(settings: Mapping[str, Any]) -> Path:
+    if "work_dir" not in settings and "labels" not in settings:
+        raise TrainingError("no store is named. Use --labels STORE")
+    return Path(settings.get("work_dir") or Path("runs") / Path(settings["labels"]).name.removesuffix(".zarr"))
+
+
+def resolve(settings: Mapping[str, Any], device: str) -> TrainConfig:
+    """Return the settings of a run with what depends on others, on the store or on the device filled in.
 
     Raises
     ------
-    TrainingError : no store is named, or no such device.
+    TrainingError : no store is named.
     StoreError : no such store, or not complete.
     """
     if "labels" not in settings:
         raise TrainingError("no store is named. Use --labels STORE")
-    labels = Path(settings["labels"])
-    device = choose_device(settings.get("device"), settings.get("workers", TrainConfig.workers))
-    values = {
-        "work_dir": str(Path("runs") / labels.name.removesuffix(".zarr")),
+    values: dict[str, Any] = {
+        "work_dir": str(_work_dir(settings)),
         "eval_every": -(-settings.get("steps", TrainConfig.steps) // 2),
     }
     if "crop" not in settings and "image_size" not in settings:
-        values["image_size"] = default_image_size(open_store(labels), device)
+        values["image_size"] = default_image_size(open_store(settings["labels"]), device)
     return TrainConfig(**values | dict(settings) | {"device": device})
 
 
@@ -99,18 +109,13 @@ def prepare(config: TrainConfig) -> Setup:
     if config.crop is not None and (any(side % STRIDE or side <= 0 for side in config.crop)):
         raise TrainingError(f"crop {config.crop[0]}x{config.crop[1]}: both sides must be multiples of {STRIDE}")
     root = Path(config.images if config.images is not None else store.info.image_root)
-    images = divide(store, root, train_split=config.train_split, val_fraction=config.val_fraction, seed=config.seed)
-    _check_batches(config, store, images.train)
-    pixels = count_pixels(store, (*images.train, *images.val))
-    return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images)
-
-
-def model_of(config: TrainConfig, num_classes: int) -> Segmenter:
-    """Build a run's model; errors as `build_model`."""
-    return build_model(
-        config.model, num_classes, width=config.width, variants=config.variants, backend=config.backend,
-        recompute=config.recompute,
+    images = divide(
+        store, root, train_split=config.train_split, val_fraction=config.val_fraction, seed=config.seed,
+        held_aside=config.reweigh_images if config.reweigh_every else 0,
     )  # fmt: skip
+    _check_batches(config, store, images.train)
+    pixels = count_pixels(store, (*images.train, *images.val, *images.held_aside))
+    return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images)
 
 
 def _with_scheme(config: TrainConfig) -> TrainConfig:
@@ -127,8 +132,14 @@ def _with_scheme(config: TrainConfig) -> TrainConfig:
 
 
 def _check_batches(config: TrainConfig, store: LabelStore, images: tuple[int, ...]) -> None:
-    """Refuse batches of one coarsest cell: batch normalisation has nothing to normalise over there."""
-    if config.batch_size > 1:
+    """Refuse batches that cannot be shared, and those of one coarsest cell: nothing to normalise over there."""
+    parts = world() * config.accumulate
+    if config.batch_size % parts:
+        raise TrainingError(
+            f"batch_size={config.batch_size} cannot be split into {world()} processes x {config.accumulate} parts. "
+            f"Use a multiple of {parts}"
+        )
+    if config.batch_size > config.accumulate:  # processes normalise together
         return
     for index in images:
         size = config.image_size or tuple(int(v) for v in store.sizes[index])
@@ -138,5 +149,6 @@ def _check_batches(config: TrainConfig, store: LabelStore, images: tuple[int, ..
         if cells == [1, 1]:
             raise TrainingError(
                 f"{store.path}: of image {index} {store.names[index]!r} the network sees {STRIDE} x {STRIDE} pixels or "
-                "fewer, too little to normalise a batch of one image. Use batch_size=2 or more, or larger images"
+                "fewer, too little to normalise a batch of one image. "
+                f"Use batch_size={2 * config.accumulate} or more, or larger images"
             )

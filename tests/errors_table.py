@@ -12,7 +12,7 @@ FAMILY = {
     "QuadcodecError", "FormatError", "CorruptRecordError", "UnsupportedVersionError", "ManifestError", "MaskError",
     "StoreError", "TrainingError", "CheckpointError",
 }  # fmt: skip
-BUILDERS = {"_damaged": "truncated or damaged", "_refuse": "", "_diverged": "the loss is no number"}
+BUILDERS = {"_damaged": "truncated or damaged", "_refuse": "", "_diverged": "is no number"}
 """Functions that put a message together, and what they add to it."""
 
 

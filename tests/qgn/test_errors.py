@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import quadcodec
-from qgn.checkpoint import load_checkpoint, save_checkpoint
+from qgn.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from qgn.config import TrainConfig
 from qgn.data.classes import class_map
 from qgn.data.dataset import SegmentationDataset
@@ -23,12 +23,12 @@ from qgn.data.splits import divide
 from qgn.device import choose_device
 from qgn.evaluate import evaluate_checkpoint
 from qgn.inputs import Input, find_inputs
-from qgn.losses import LossValue, QuadtreeLoss
+from qgn.losses import QuadtreeLoss
 from qgn.models.resnet import ResNet
 from qgn.models.weights import load_weights
 from qgn.predict import load_predictor, predict_files
 from qgn.recipes import read_settings, recipe_file
-from qgn.run_folder import clear_run
+from qgn.run_folder import clear_run, state_path
 from qgn.settings import parse
 from qgn.setup import prepare, resolve
 from qgn.sparse.backends import load_backend
@@ -123,12 +123,30 @@ def full_log(p):
 def diverging(p):
     real = QuadtreeLoss.forward
 
-    def forward(self, logits, targets):
-        value = real(self, logits, targets)
-        return LossValue(value.total * float("nan"), value.per_level_l)
+    def forward(self, logits, targets, counts_l):
+        return real(self, logits, targets, counts_l)._replace(total=logits[0].sum() * float("nan"))
 
     with mock.patch.object(QuadtreeLoss, "forward", forward):
         p.train()
+
+
+def again(p, change=lambda work: None, **values):
+    """Train, change what lies in the folder, and resume."""
+    p.train()
+    change(p.folder / "run")
+    train(prepare(p.config(**values)), resume=True)
+
+
+def edited(p):
+    """Return the checkpoint of the run with other weights."""
+    described, model = load_checkpoint(p.folder / "run" / "last.safetensors")
+    return checkpoint_bytes(described, model, torch.zeros(6))
+
+
+def changed_store(p):
+    p.train()
+    (Path(p.store.info.image_root) / "0.png").unlink()
+    train(prepare(p.config()), resume=True)
 
 
 def used_folder(p):
@@ -241,7 +259,7 @@ CASES = {
     ". Correct the value": lambda p: parse(TrainConfig, ["lr=x"]),
     "recipe '": lambda p: recipe_file("none"),
     "builds on itself": builds_on_itself,
-    "no store is named": lambda p: resolve({}),
+    "no store is named": lambda p: resolve({}, "cpu"),
     "but the settings are for": lambda p: p.train(dataset="cityscapes"),
     "model '": lambda p: p.train(model="unet"),
     "the model knows only": lambda p: p.train(model="dilated8_resnet18", propagation="gtc"),
@@ -262,7 +280,12 @@ CASES = {
     "too little to normalise": lambda p: p.train(batch_size=1, image_size=(32, 32)),
     "Choose another --work-dir": uncleared,
     "then run again": full_log,
-    "the loss is no number": diverging,
+    "is no number": diverging,
+    "cannot be split into": lambda p: p.train(batch_size=3, accumulate=2),
+    "cannot go on with other settings": lambda p: again(p, lr=1.0),
+    "are not those that the run in": changed_store,
+    "is not the state of": lambda p: again(p, lambda work: (work / "last.safetensors").write_bytes(edited(p))),
+    "cannot be read as a training state": lambda p: again(p, lambda work: state_path(work, 1).write_bytes(b"?")),
 }
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from qgn.losses import QuadtreeLoss, level_loss
+from qgn.losses import HeadLoss, QuadtreeLoss, level_loss
 from qgn.sparse.frontier import IGNORE_INDEX
 
 
@@ -43,10 +43,11 @@ def test_a_level_without_counted_nodes_gives_exactly_zero(targets):
 @pytest.mark.parametrize("gamma", [0.75, 1.0, 1.25])
 def test_fixed_weights_multiply_from_pixels_up(gamma):
     logits, targets = levels([1, 2], [0, 0, 3], [2])
-    total, per_level = QuadtreeLoss("fixed", gamma=gamma, levels=3)(logits, targets)
+    total, per_level, counts = QuadtreeLoss("fixed", gamma=gamma, levels=3)(logits, targets)
     expected = [by_hand(*level) for level in zip(logits, targets, strict=True)]
     assert per_level.tolist() == pytest.approx(expected)
     assert not per_level.requires_grad
+    assert counts.tolist() == [2, 3, 1]
     assert total.item() == pytest.approx(sum(gamma**level * value for level, value in enumerate(expected)))
     total.backward()
     assert all(level.grad.abs().sum() > 0 for level in logits)
@@ -58,30 +59,53 @@ def test_adaptive_weights_are_running_means_from_one_on():
     for step in range(4):
         logits, targets = levels([1, 2, 0], [0, IGNORE_INDEX], seed=step)
         values = [by_hand(*level) for level in zip(logits, targets, strict=True)]
-        total = loss(logits, targets).total
+        total, per_level, counts = loss(logits, targets)
         assert total.item() == pytest.approx(sum(b * v for b, v in zip(beta, values, strict=True)), rel=1e-6)
+        loss.advance(per_level, counts)
         total.backward()  # weights move on without breaking the graph
         beta = [0.9 * b + 0.1 * v for b, v in zip(beta, values, strict=True)]
     assert loss.beta_l.tolist() == pytest.approx(beta)
 
 
-def test_adaptive_weights_rest_in_evaluation_and_for_levels_without_nodes():
+def test_adaptive_weights_rest_for_levels_without_nodes():
     loss = QuadtreeLoss("adaptive", levels=2)
     logits, targets = levels([1, 2], [IGNORE_INDEX])
-    loss.eval()(logits, targets)
+    value = loss(logits, targets)
     assert loss.beta_l.tolist() == [1, 1]
-    loss.train()(logits, targets)
+    loss.advance(value.per_level_l, value.counts_l)
     assert loss.beta_l[0] != 1
     assert loss.beta_l[1] == 1
 
 
 def test_adaptive_weights_live_in_the_checkpoint():
     trained, fresh = QuadtreeLoss("adaptive"), QuadtreeLoss("adaptive")
-    trained(*levels([1], [0], [2], [3], [0], [1]))
+    value = trained(*levels([1], [0], [2], [3], [0], [1]))
+    trained.advance(value.per_level_l, value.counts_l)
     fresh.load_state_dict(trained.state_dict())
     assert torch.equal(fresh.beta_l, trained.beta_l)
     assert (fresh.beta_l != 1).all()
     assert QuadtreeLoss().delta == 0.99
+
+
+def test_parts_of_a_step_add_up_to_the_whole():
+    logits, targets = levels([1, 2, 0, 3], [0, IGNORE_INDEX, 2, 1])
+    loss = QuadtreeLoss("fixed", gamma=0.5, levels=2)
+    whole = loss(logits, targets)
+    parts = [loss([x[p] for x in logits], [t[p] for t in targets], whole.counts_l) for p in (slice(1), slice(1, 4))]
+    torch.testing.assert_close(sum(part.total for part in parts), whole.total)
+    torch.testing.assert_close(sum(part.per_level_l for part in parts), whole.per_level_l)
+
+
+def test_class_weights_multiply_the_loss_of_their_nodes():
+    logits, targets = levels([0, 1, 2, 2, IGNORE_INDEX])
+    loss = QuadtreeLoss(levels=1)
+    loss.weigh_classes(torch.tensor([1.0, 2.0, 1.0]))  # class 1 is channel 2, composites weigh 1
+    doubled = [[logits[0][[0, 1, 2, 3, 2, 3]]], [targets[0][[0, 1, 2, 3, 2, 3]]]]
+    assert loss(logits, targets).total.item() == pytest.approx(by_hand(doubled[0][0], doubled[1][0]) * 6 / 4)
+    dense = HeadLoss(torch.ones(1))
+    dense.weigh_classes(torch.tensor([1.0, 1.0, 2.0, 1.0]))
+    assert torch.equal(dense.weight_k, loss.weight_k)
+    assert dense(logits, targets).total == loss(logits, targets).total
 
 
 def test_unknown_weightings_and_uneven_levels_are_refused():

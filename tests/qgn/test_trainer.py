@@ -14,7 +14,7 @@ from qgn import trainer
 from qgn.checkpoint import load_checkpoint
 from qgn.config import TrainConfig
 from qgn.errors import CheckpointError, TrainingError
-from qgn.losses import LossValue, QuadtreeLoss
+from qgn.losses import QuadtreeLoss
 from qgn.models.decoder import Decoder
 from qgn.optim import rate
 from qgn.run_folder import clear_run
@@ -41,7 +41,7 @@ def test_a_run_writes_log_and_checkpoints(config):
     assert log[0]["config"]["steps"] == 3
     steps = [line for line in log if "loss" in line]
     assert [line["step"] for line in steps] == [1, 2, 3]
-    assert set(steps[0]) == {"step", "loss", "level_losses", "beta", "lr", "sites", "images_per_second"}
+    assert set(steps[0]) == {"step", "loss", "level_losses", "beta", "lr", "grad_norm", "sites", "images_per_second"}
     assert [line["step"] for line in log if "scores" in line] == [2, 3]
     assert [line["lr"] for line in steps] == pytest.approx([config.lr] * 3)
     assert steps[2]["beta"] != [1.0] * 6
@@ -100,10 +100,10 @@ def test_training_learns(config):
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(config, monkeypatch):
     real = QuadtreeLoss.forward
 
-    def forward(self, logits, targets):
-        value = real(self, logits, targets)
+    def forward(self, logits, targets, counts_l):
+        value = real(self, logits, targets, counts_l)
         forward.calls += 1
-        return LossValue(value.total * (float("nan") if forward.calls == 3 else 1), value.per_level_l)
+        return value._replace(total=value.total * (float("nan") if forward.calls == 3 else 1))
 
     forward.calls = 0
     monkeypatch.setattr(QuadtreeLoss, "forward", forward)
