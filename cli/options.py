@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from qgn.ensemble import Ensemble
     from qgn.sparse.propagation import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,6 +44,24 @@ class Levels(click.ParamType):  # type: ignore[type-arg]
         return tuple(int(part) for part in parts)
 
 
+class Scales(click.ParamType):  # type: ignore[type-arg]
+    """Read scales such as 0.75,1,1.25."""
+
+    name = "SCALES"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Return the scales, each once."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            scales = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            scales = ()
+        if not scales or not all(0.1 <= scale <= 10 for scale in scales):
+            self.fail(f"{value!r} is no list of scales from 0.1 to 10, expected one such as 0.75,1,1.25", param, ctx)
+        return tuple(dict.fromkeys(scales))
+
+
 def limit_options(command: F) -> F:
     """Add options that limit what a sparse decoder computes; `limits_of` reads them."""
     for option in (
@@ -61,3 +80,19 @@ def limits_of(options: dict[str, Any]) -> Limits:
 
     names = tuple(name.strip() for name in (options["classes"] or "").split(",") if name.strip())
     return Limits(options["stop_level"], names, options["max_sites"], options["budget_gmacs"])
+
+
+def ensemble_options(command: F) -> F:
+    """Add options that average several predictions of an image; `ensemble_of` reads them."""
+    command = click.option("--flip", is_flag=True, help="Average with what is predicted for the mirror image.")(command)
+    return click.option(
+        "--scales", default="1", show_default=True, type=Scales(),
+        help="Average the predictions at several sizes of each image: 0.75,1,1.25.",
+    )(command)  # fmt: skip
+
+
+def ensemble_of(options: dict[str, Any]) -> Ensemble:
+    """Return what the options of `ensemble_options` say."""
+    from qgn.ensemble import Ensemble
+
+    return Ensemble(options["scales"], options["flip"])

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .errors import run
-from .options import limit_options, limits_of
+from .options import ensemble_of, ensemble_options, limit_options, limits_of
 
 
 def main() -> None:
@@ -23,12 +23,13 @@ def main() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--propagation", help="Which cells go on, such as 'prod>0.3'.  [default: pc, or dense]")
 @limit_options
+@ensemble_options
 @click.option("--store", type=click.Path(path_type=Path), help="Also write the predictions as a store of trees.")
 @click.option("--overwrite", is_flag=True, help="Replace the files and the store of an earlier prediction.")
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
 def cli(
     images: tuple[Path, ...], checkpoint: Path, out: Path, propagation: str | None, store: Path | None,
-    overwrite: bool, device: str | None, **limits: Any,
+    overwrite: bool, device: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Predict IMAGES: raw-id labels, colour overlays and pictures of the predicted trees.
 
@@ -45,7 +46,8 @@ def cli(
     listed = (read_list(sys.stdin.buffer.read()) if path == Path("-") else [path] for path in images)
     inputs = find_inputs([path for paths in listed for path in paths], out)
     predictor = load_predictor(
-        checkpoint, choose_device(device), propagation=propagation, limits=limits_of(limits)
+        checkpoint, choose_device(device), propagation=propagation, limits=limits_of(options),
+        ensemble=ensemble_of(options),
     )  # fmt: skip
     total = None if any(item.moving for item in inputs) else len(inputs)
     with tqdm(total=total, desc="predict", unit="image", disable=None) as bar:

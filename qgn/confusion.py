@@ -5,13 +5,19 @@ Shapes: k classes; rows are true classes, columns predicted ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from qgn.errors import TrainingError
+from qgn.scores import Scores
+from quadcodec.masks import replace_file
+from quadcodec.render import check_picture, write_picture
 from quadcodec.sheet import LegendEntry, Panel, arrange, lay_out
 
 RGB = NDArray[np.uint8]
@@ -27,24 +33,49 @@ _STRONG = np.array((8, 48, 107))
 _LEGEND = 0, 1, 5, 10, 25, 50, 100
 
 
-@dataclass(frozen=True, eq=False)
-class NamedMatrix:
-    """Hold a confusion matrix, (k, k) int64 pixels, its title, and what is said of it."""
+def check_confusion(path: Path, *, overwrite: bool = False) -> None:
+    """Say before the work starts whether matrices cannot be written to ``path``; raise TrainingError or MaskError."""
+    if path.suffix.lower() == ".png":
+        check_picture(path, overwrite=overwrite)
+    elif path.suffix.lower() != ".csv":
+        raise TrainingError(f"{path}: confusion matrices are written as PNG or CSV. Let the name end in .png or .csv")
+    elif path.exists() and not overwrite:
+        raise TrainingError(f"{path}: exists already. Choose another place, or replace it with --overwrite")
 
-    title: str
-    note: str
-    counts_kk: NDArray[np.int64]
+
+def write_confusion(path: Path, schemes: Mapping[str, Scores]) -> None:
+    """Write the matrices of evaluated schemes, in place of an older file: a picture, or a CSV file of pixel counts.
+
+    A CSV file has a row for each scheme and true class, and a column for each predicted one.
+
+    Raises
+    ------
+    MaskError : the file cannot be written.
+    """
+    if path.suffix.lower() == ".png":
+        write_picture(path, draw_confusion(schemes), overwrite=True)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(next(iter(schemes.values())).iou)
+    writer.writerow(["propagation", "true class", *names])
+    for scheme, scores in schemes.items():
+        writer.writerows([scheme, name, *row] for name, row in zip(names, scores.counts_kk.tolist(), strict=True))
+    replace_file(path, text.getvalue().encode())
 
 
-def draw_confusion(matrices: Sequence[NamedMatrix], names: Sequence[str]) -> RGB:
-    """Draw matrices of the same classes side by side, each row as shares of the pixels of its true class.
+def draw_confusion(schemes: Mapping[str, Scores]) -> RGB:
+    """Draw matrices side by side, (H, W, 3), each row as shares of the pixels of its true class.
 
     A cell's colour grows with the square root of its share, so that small confusions are seen; its percentage is
     written where there is room. The row of a class without pixels is grey.
     """
-    panels = [Panel(m.title, m.note, _draw_matrix(m.counts_kk, names)) for m in matrices]
+    panels = []
+    for scheme, scores in schemes.items():
+        note = f"mIoU {scores.miou:.2f}, mean accuracy {scores.mean_accuracy:.2f}"
+        panels.append(Panel(scheme, note, _draw_matrix(scores.counts_kk, list(scores.iou))))
     legend = [LegendEntry(f"{percent} % of the true class", _color(percent / 100)) for percent in _LEGEND]
-    if any((m.counts_kk.sum(1) == 0).any() for m in matrices):
+    if any((scores.counts_kk.sum(1) == 0).any() for scores in schemes.values()):
         legend.append(LegendEntry("a class without pixels", _EMPTY))
     return lay_out(panels, arrange(len(panels), *panels[0].rgb.shape[:2]), legend)
 
@@ -60,7 +91,7 @@ def _color(share: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _draw_matrix(counts_kk: NDArray[np.int64], names: Sequence[str]) -> RGB:
+def _draw_matrix(counts_kk: NDArray[np.int64], names: list[str]) -> RGB:
     shares_kk = shares_of_rows(counts_kk)
     least, most = _CELL_SIDES
     cell = min(most, max(least, _MATRIX_SIDE // len(names)))

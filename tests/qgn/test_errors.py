@@ -16,6 +16,7 @@ from PIL import Image
 import quadcodec
 from qgn.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from qgn.config import TrainConfig
+from qgn.confusion import check_confusion
 from qgn.data.classes import class_map
 from qgn.data.dataset import SegmentationDataset
 from qgn.data.photos import read_photo
@@ -247,6 +248,7 @@ CASES = {
     "another photo or video is named": lambda p: find_inputs([p.photo(), p.photo("a.bmp")]),
     "the video cannot be read": broken_video,
     "the library that reads it is missing": without_av,
+    "confusion matrices are written as": lambda p: check_confusion(p.folder / "a.pdf"),
     "the list names no file": lambda p: find_inputs([]),
     "--out lies there": lambda p: p.predict("x/out", store=p.folder / "x"),
     "no such file or folder": lambda p: find_inputs([p.folder / "none"]),
