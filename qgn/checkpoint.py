@@ -39,19 +39,25 @@ class Checkpoint:
     """As `build_model`. A file of version 1 has none."""
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor | None) -> None:
     """Write a checkpoint whole or not at all; an older one stays intact until the new one is on disk.
+
+    Parameters
+    ----------
+    beta_l : the loss's weights of the levels; None in a file that no training goes on from.
 
     Raises
     ------
     CheckpointError : the disk refuses.
     """
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if beta_l is not None:
+        tensors["loss.beta_l"] = beta_l
     values = asdict(checkpoint) | {"version": _VERSION}
     values["classes"]["table"] = {str(raw): k for raw, k in checkpoint.classes.table.items()}
     metadata = {_KEY: json.dumps(values)}
     try:
-        write_atomic(path, safetensors.torch.save({**tensors, "loss.beta_l": beta_l}, metadata=metadata))
+        write_atomic(path, safetensors.torch.save(tensors, metadata=metadata))
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be written ({error.strerror}); an older checkpoint there is intact. Free space"
