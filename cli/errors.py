@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
-_EXTRAS = {"torch": "train", "safetensors": "train", "crackle": "bench", "matplotlib": "bench"}
+_EXTRAS = {
+    "torch": "train", "safetensors": "train", "crackle": "bench", "matplotlib": "bench", "onnx": "onnx",
+    "onnxscript": "onnx",
+}  # fmt: skip
 
 
 def run(command: Callable[..., Any]) -> None:

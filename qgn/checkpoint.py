@@ -39,16 +39,23 @@ class Checkpoint:
     """As `build_model`. A file of version 1 has none."""
 
 
-def checkpoint_bytes(checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor) -> bytes:
-    """Return a checkpoint as its file holds it."""
+def checkpoint_bytes(checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor | None) -> bytes:
+    """Return a checkpoint as its file holds it; ``beta_l`` as `save_checkpoint`."""
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if beta_l is not None:
+        tensors["loss.beta_l"] = beta_l
     values = asdict(checkpoint) | {"version": _VERSION}
     values["classes"]["table"] = {str(raw): k for raw, k in checkpoint.classes.table.items()}
-    return safetensors.torch.save({**tensors, "loss.beta_l": beta_l}, metadata={_KEY: json.dumps(values)})
+    return safetensors.torch.save(tensors, metadata={_KEY: json.dumps(values)})
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor) -> None:
-    """Write a checkpoint whole or not at all; errors as `write_checkpoint`."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor | None) -> None:
+    """Write a checkpoint whole or not at all; errors as `write_checkpoint`.
+
+    Parameters
+    ----------
+    beta_l : the loss's weights of the levels; None in a file that no training goes on from.
+    """
     write_checkpoint(path, checkpoint_bytes(checkpoint, model, beta_l))
 
 

@@ -57,7 +57,7 @@ def test_zarr_finds_the_codec_by_its_entry_point():
     assert found.load().__name__ == "QuadtreeCodec"
 
 
-@pytest.mark.parametrize("statement", ["from quadcodec_cli.main import cli", "import quadcodec"])
+@pytest.mark.parametrize("statement", ["from quadcodec_cli.main import cli", "import quadcodec", "import qgn"])
 def test_help_imports_neither_numba_nor_torch(statement):
     code = f"{statement}\nimport sys\nprint(*(m for m in ('numba', 'torch', 'zarr', 'numpy') if m in sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
