@@ -10,6 +10,7 @@ import click
 
 from .errors import run
 from .options import Size
+from .qgn_memory import memory
 from .tables import align
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True})
 def cli() -> None:
     """Measure what the parts of a network cost on this machine."""
+
+
+cli.add_command(memory)
 
 
 @cli.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+Figures = tuple[float | None, float | None, float | None]
+
 
 @dataclass(frozen=True)
 class Method:
@@ -25,19 +27,18 @@ class Method:
     scheme: str
     memory: float
     macs: float
-    estimated: bool = False
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Hold a data set of Table 6: size and classes of what is segmented, and the figures, in GiB.
+    """Hold a data set of Table 6: size and classes of what is segmented, and the figures, in GiB; None for none.
 
     Attributes
     ----------
     name
         Of its manifest.
     size
-        (H, W) of the median validation image, which the figures are met by.
+        (H, W) of the median validation image: the figures fit it.
     shares_of
         Split whose row of Table 5 gives the composite cells.
     decoder, resnet50, resnet101
@@ -47,17 +48,17 @@ class DataSet:
     name: str
     size: tuple[int, int]
     num_classes: int
-    decoder: tuple[float, float, float]
-    resnet50: tuple[float, float, float]
-    resnet101: tuple[float, float, float]
+    decoder: Figures
+    resnet50: Figures
+    resnet101: Figures
     shares_of: str = "val"
 
 
 TABLE_2 = (
     Method("DRN-C-42", "drn_c_42", "dense", 3.77, 1.07),
     Method("DRN-D-105", "drn_d_105", "dense", 15.15, 1.91),
-    Method("DeepLabv3", "deeplabv3_8_resnet101", "dense", 14.27, 1.97, estimated=True),
-    Method("CCNet", "ccnet_resnet101", "dense", 14.33, 1.55, estimated=True),
+    Method("DeepLabv3*", "deeplabv3_8_resnet101", "dense", 14.27, 1.97),
+    Method("CCNet*", "ccnet_resnet101", "dense", 14.33, 1.55),
     Method("QGN Train-All-Eval-All", "qgn_resnet50", "all", 5.85, 0.48),
     Method("QGN Train-GTC-Eval-PC", "qgn_resnet50", "gtc", 3.66, 0.25),
 )

@@ -9,13 +9,19 @@ import torch
 import torch.nn.functional as F
 
 from qgn.data.batch import LabelBatch
+from qgn.data.classes import class_map, count_pixels
 from qgn.models.decoder import LEVELS
 from qgn.sparse.frontier import child_nodes, root_nodes
 from qgn.sparse.sites import Sites, select_sites
 from quadcodec import LinearQuadtree, decode_tree, encode
 from quadcodec.manifest import load_manifest
 from quadcodec.pyramid import COMPOSITE
+from quadcodec.quadtree import relevel
 from quadcodec.scenes import street_labels
+from quadcodec.store import LabelStore
+
+EVERY_CELL = (100.0,) * (LEVELS - 1)
+"""Composite cells of levels 5 to 1 where none is a leaf, percent."""
 
 
 def published_shares(dataset: str, split: str = "val") -> tuple[float, ...]:
@@ -97,6 +103,28 @@ def _landscape(size: tuple[int, int], seed: int = 0) -> np.ndarray:
         total += height * F.interpolate(hills, total.shape[2:], mode="bilinear")
         extent, height = extent // 2, 0.7 * height
     return total[0, 0].numpy()
+
+
+def store_shares(store: LabelStore) -> tuple[float, ...]:
+    """Return the composite cells of levels 5 to 1, percent of the level's cells, of a store's trees.
+
+    Of its split 'val' where it has one; in training classes where it has them.
+
+    Raises
+    ------
+    TrainingError
+        The trees hold ids that the store does not name.
+    """
+    indices = store.indices("val" if "val" in store.info.splits else None)
+    table = class_map(store, count_pixels(store, indices)).table if store.info.train_classes else None
+    cells, composites = np.zeros(LEVELS - 1), np.zeros(LEVELS - 1)
+    for index in indices:
+        tree = store.quadtree(index)
+        tree = relevel(tree if table is None else tree.remap(table), LEVELS)
+        rows, cols = tree.grid
+        cells += [rows * cols * 4**depth for depth in range(LEVELS - 1)]
+        composites += [np.count_nonzero(tree.level(LEVELS - 1 - depth) == COMPOSITE) for depth in range(LEVELS - 1)]
+    return tuple((100 * composites / cells).tolist())
 
 
 def clustered(shape: tuple[int, int], share: float, seed: int = 0) -> np.ndarray:
