@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 import quadcodec
 from qgn.checkpoint import load_checkpoint
@@ -104,6 +105,18 @@ def test_a_dense_model_counts_its_head(scenes, checkpoint):
     scores = evaluate(model, loader_of(store, [0, 1], described.classes), described.classes, ["dense"])["dense"]
     assert scores.decoder_gmacs == pytest.approx(4 * 8 * model.encoder.channels[-1] * len(described.classes) / 1e9)
     assert np.isnan(scores.share)
+
+
+def test_a_context_module_is_counted(scenes, checkpoint):
+    store, (described, _) = quadcodec.open(scenes), load_checkpoint(checkpoint)
+    torch.manual_seed(0)
+    model = build_model("qgn_resnet18_ppm", len(described.classes), width=8)
+    scores = evaluate(model, loader_of(store, [0, 1], described.classes), described.classes, ["pc stop=5"])["pc stop=5"]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval().decoder.context(torch.zeros(2, model.encoder.channels[-1], 1, 2))
+    head = 2 * model.decoder.heads[0].weight.numel()
+    assert scores.decoder_gmacs == pytest.approx((head + counter.get_total_flops() // 2 / 2) / 1e9)
+    assert counter.get_total_flops() > 0
 
 
 def test_limits_hold_for_every_scheme(checkpoint, scenes):
