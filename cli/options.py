@@ -30,8 +30,6 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
         return int(height), int(width)
 
 
-<<<<<<< HEAD
-=======
 class Bytes(click.ParamType):  # type: ignore[type-arg]
     """Read an amount of memory such as 12GiB, in bytes."""
 
@@ -47,21 +45,6 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
         return int(float(match[1]) * {"GiB": 2**30, "GB": 10**9, "MiB": 2**20, "MB": 10**6}[match[2]])
 
 
-class Ids(click.ParamType):  # type: ignore[type-arg]
-    """Read one raw id, or 'none'."""
-
-    name = "ID"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the id, or None for 'none'."""
-        if value is None or isinstance(value, int) or value == "none":
-            return value if isinstance(value, int) else None
-        if not str(value).isdecimal():
-            self.fail(f"{value!r} is no id, expected a number or 'none'", param, ctx)
-        return int(str(value))
-
-
->>>>>>> d952823 (Count memory and multiply-adds beside the paper's Tables 2 and 6)
 class Levels(click.ParamType):  # type: ignore[type-arg]
     """Read levels such as 5,4,3."""
 
