@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qgn.bench.cost import cost, every_cell, outline
+from qgn.bench.cost import BATCH, cost, outline
 from qgn.bench.trees import drawn_tree, published_shares
 from qgn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from qgn.data.classes import ClassMap
@@ -48,7 +48,7 @@ class ListedModel:
 
 def list_models() -> Iterator[ListedModel]:
     """Yield every model, at width 64, with its schemes; counted on meta tensors, without a GPU or data."""
-    trees = {"gtc": drawn_tree(SIZE, published_shares("cityscapes")), "all": every_cell(SIZE), "dense": None}
+    trees = {"gtc": drawn_tree(SIZE, published_shares("cityscapes"), BATCH), "all": None, "dense": None}
     for name in MODEL_NAMES:
         model = outline(name, NUM_CLASSES)
         for scheme in [scheme for scheme in model.schemes if scheme in trees]:
