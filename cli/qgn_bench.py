@@ -10,8 +10,9 @@ import click
 
 from .errors import run
 from .options import Size
+from .qgn_loader import loader
 from .qgn_memory import memory
-from .tables import align
+from .tables import align, targets
 
 if TYPE_CHECKING:
     from qgn.bench.decoder import Report
@@ -27,6 +28,7 @@ def cli() -> None:
     """Measure what the parts of a network cost on this machine."""
 
 
+cli.add_command(loader)
 cli.add_command(memory)
 
 
@@ -69,14 +71,10 @@ def tables(report: Report) -> str:
     made = ", ".join(f"{name} {1e3 * value:.3f}" for name, value in report.table_s.items())
     curves = [["composite cells of level 1", *(f"{100 * p.share:g} %" for p in report.curves["clustered"])]]
     curves += [[f"{name}, ms", *(f"{1e3 * p.seconds:.1f}" for p in ps)] for name, ps in report.curves.items()]
-    targets = [["figure", "value", "target", "holds"]]
-    for row in report.rows:
-        value = "not measured" if row.value is None else f"{row.value:.3g} {row.unit}"
-        targets.append([row.metric, value, row.target, {True: "yes", False: "no", None: "-"}[row.holds]])
     head = f"{report.tree}: composite cells of levels 5 to 1, {', '.join(f'{s:.2f}' for s in report.shares)} %"
     notes = (
         f"saved with recomputing, MB: {saved}; nodes and tables beside: {report.structure_bytes / 1e6:.1f}\n"
         f"neighbour tables and pairs of all levels, ms: {made}"
     )
     dense = f"the dense block takes {1e3 * report.dense_block_s:.1f} ms"
-    return "\n\n".join([head, align(costs), notes, f"{align(curves)}\n{dense}", align(targets)])
+    return "\n\n".join([head, align(costs), notes, f"{align(curves)}\n{dense}", targets(report.rows)])

@@ -27,6 +27,15 @@ def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     return "\n".join(lines)
 
 
+def targets(rows: Sequence[Any]) -> str:
+    """Return a benchmark's figures beside their targets."""
+    lines = [["figure", "value", "target", "holds"]]
+    for row in rows:
+        value = "not measured" if row.value is None else f"{row.value:.3g} {row.unit}"
+        lines.append([row.metric, value, row.target, {True: "yes", False: "no", None: "-"}[row.holds]])
+    return align(lines)
+
+
 def summary_text(values: dict[str, Any]) -> str:
     """Return the description of a store."""
     size = " x ".join(str(v) for v in values["smallest"])

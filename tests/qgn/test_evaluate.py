@@ -62,6 +62,16 @@ def test_scores_are_those_of_the_predictions_at_native_size(checkpoint, scenes):
     assert evaluation.schemes["all"].site_share == pytest.approx(dict.fromkeys((5, 4, 3, 2, 1), 100.0))
 
 
+def test_scores_do_not_depend_on_the_stores_levels(checkpoint, scenes, tmp_path):
+    other = tmp_path / "eight.zarr"
+    convert(plan_conversion(Path(scenes).parent / "cityscapes", levels=8), other)
+    found = [evaluate_checkpoint(checkpoint, store, split="val", workers=0).schemes for store in (scenes, other)]
+    for scheme in ("all", "gtc", "pc"):
+        one, two = (schemes[scheme] for schemes in found)
+        np.testing.assert_array_equal(one.counts_kk, two.counts_kk)
+        assert one.composite_recall == two.composite_recall
+
+
 def test_restore_takes_the_nearest_pixel_of_the_image():
     map_hw = torch.arange(24).view(4, 6)
     assert restore(map_hw, (8, 3)).tolist() == [[6 * (i // 2) + x for x in (1, 3, 5)] for i in range(8)]
