@@ -114,10 +114,10 @@ def _plain_shortcuts(found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bo
 
 
 def _layers(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return layer -> names of its parameters and statistics, without the classifier."""
+    """Return layer -> names of its parameters and statistics; whatever is in no block counts as the stem's."""
     layers: dict[str, list[str]] = {}
     for name in names:
-        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
+        if name.endswith("num_batches_tracked"):
             continue
         if match := re.match(r"(layer\d+\.\d+)\.(?:conv|bn)(\d+)\.", name):
             layer = f"{match[1]}.conv{match[2]}"

@@ -72,10 +72,13 @@ def test_attention_keeps_no_square_of_the_pixels():
     assert largest == height * width * (height + width)
 
 
-def test_ccnet_predicts_with_its_auxiliary_head_in_training_only():
+def test_ccnet_attends_twice_and_predicts_with_its_auxiliary_head_in_training_only():
     model = build_model("ccnet_resnet50", CLASSES, width=2)
     images = torch.randn(2, 3, 32, 64)
+    passes = []
+    model.decoder.attention.register_forward_hook(lambda *_: passes.append(1))
     assert len(model(images).logits) == len(model.loss_weights) == 2
+    assert len(passes) == 2
     assert len(model.eval()(images).logits) == 1
 
 

@@ -101,7 +101,7 @@ def test_an_exported_checkpoint_predicts_the_same_and_tells_nothing_of_the_run(c
     parameters = sum(parameter.numel() for parameter in load_checkpoint(out)[1].parameters())
     for row in (
         "| trained on | scenes.zarr |", "| steps | 4 |", f"| parameters | {parameters:,} |", "| lr | 0.002 |",
-        "| 0 | road | 7 | #804080 |", "| photos (height x width) | 32 x 64 |",
+        "| 0 | road | 7 | #804080 |", "| 13 | car | 26 | #00008e |", "| photos (height x width) | 32 x 64 |",
     ):  # fmt: skip
         assert row in card
     miou = described["scores"]["pc"]["miou"]
