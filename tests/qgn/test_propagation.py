@@ -23,7 +23,7 @@ from .helpers import blobs, plain_tree
 torch.set_num_threads(1)
 CLASSES = 3
 GRID = (2, 1, 2)
-COSTS = Costs(7, (0, 900, 410, 220, 100, 50), (0, 90, 41, 22, 10, 5))
+COSTS = Costs(700, (0, 50, 100, 220, 410, 900), (0, 5, 10, 22, 41, 90))
 
 
 def maps(seed, *, composite=1.0, spread=1.0):
