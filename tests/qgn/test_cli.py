@@ -153,7 +153,8 @@ def test_settings_come_from_recipe_file_and_command_line(scenes, tmp_path, monke
     (tmp_path / "mine.toml").write_text('model = "qgn_resnet18"\nsteps = 2\nbatch_size = 4\n')
     code, out, err = invoke(
         qgn_train, "--recipe", "cityscapes_gtc_gamma125", "--config", tmp_path / "mine.toml", "--labels", scenes,
-        "--work-dir", work, "--device", "cpu", "width=2", "batch_size=2", "workers=0", monkeypatch=monkeypatch,
+        "--work-dir", work, "--device", "cpu", "width=2", "batch_size=2", "workers=0",
+        "reweigh_images=1", monkeypatch=monkeypatch,
     )  # fmt: skip
     assert code == 0, err
     assert "native size" in out
