@@ -37,7 +37,7 @@ SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one figure and its target; value and holds are None where it cannot be measured here."""
+    """Hold one figure and its target; value is None where it cannot be measured here, holds also without a target."""
 
     metric: str
     value: float | None
