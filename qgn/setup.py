@@ -13,6 +13,7 @@ from qgn.config import TrainConfig
 from qgn.data.classes import ClassMap, class_map, count_pixels
 from qgn.data.photos import Size
 from qgn.data.splits import Division, divide
+from qgn.data.views import Views
 from qgn.distributed import world
 from qgn.errors import TrainingError
 from qgn.learner import model_of
@@ -118,6 +119,14 @@ def prepare(config: TrainConfig) -> Setup:
     return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images)
 
 
+def views_of(config: TrainConfig) -> Views:
+    """Return how training images are augmented."""
+    return Views(
+        size=config.image_size, short_edges=config.short_edges, scale=config.scale, max_side=config.max_side,
+        crop=config.crop, flip=config.flip,
+    )  # fmt: skip
+
+
 def _with_scheme(config: TrainConfig) -> TrainConfig:
     """Fill in the model's own scheme; raise TrainingError for a model that cannot be built, or does not know it."""
     try:
@@ -141,12 +150,10 @@ def _check_batches(config: TrainConfig, store: LabelStore, images: tuple[int, ..
         )
     if config.batch_size > config.accumulate:  # processes normalise together
         return
+    views = views_of(config)
     for index in images:
-        size = config.image_size or tuple(int(v) for v in store.sizes[index])
-        cells = [-(-side // STRIDE) for side in size]
-        if config.crop is not None:
-            cells = [min(n, side // STRIDE) for n, side in zip(cells, config.crop, strict=True)]
-        if cells == [1, 1]:
+        height, width = store.sizes[index].tolist()
+        if views.smallest((height, width)) == (STRIDE, STRIDE):
             raise TrainingError(
                 f"{store.path}: of image {index} {store.names[index]!r} the network sees {STRIDE} x {STRIDE} pixels or "
                 "fewer, too little to normalise a batch of one image. "

@@ -17,7 +17,6 @@ from qgn.checkpoint import Checkpoint, checkpoint_bytes, write_checkpoint
 from qgn.class_weights import class_weights
 from qgn.data.sampler import TrainingOrder
 from qgn.data.samples import Batch, Samples, collate, raising
-from qgn.data.views import Views
 from qgn.distributed import rank, share_gradients, world
 from qgn.errors import TrainingError
 from qgn.evaluate import evaluate, evaluation_loader
@@ -26,7 +25,7 @@ from qgn.models.segmenter import Segmenter
 from qgn.optim import rate
 from qgn.run_folder import BEST, LAST, can_resume, clear_run, cut_log, kept_path, open_run, state_path, tidy, write_line
 from qgn.scores import Scores
-from qgn.setup import Setup
+from qgn.setup import Setup, views_of
 from qgn.sparse.propagation import Schedule
 from qgn.train_state import Progress, resume_learner, state_bytes
 
@@ -169,11 +168,7 @@ def _save(setup: Setup, learner: Learner, progress: Progress, scores: dict[str, 
 def _training_loader(setup: Setup, done: int) -> DataLoader[Any]:
     """Return the batches of this process after ``done`` steps, each in its parts."""
     config = setup.config
-    views = Views(
-        size=config.image_size, short_edges=config.short_edges, scale=config.scale, max_side=config.max_side,
-        crop=config.crop, flip=config.flip,
-    )  # fmt: skip
-    samples = Samples(setup.store, setup.root, setup.classes, views, config.seed)
+    samples = Samples(setup.store, setup.root, setup.classes, views_of(config), config.seed)
     order = TrainingOrder(
         setup.images.train, config.batch_size // config.accumulate, config.steps * config.accumulate, config.seed,
         start=done * config.accumulate, rank=rank(), world=world(),

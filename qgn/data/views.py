@@ -64,21 +64,28 @@ class Views:
 
     def draw(self, native: Size, rng: np.random.Generator) -> View:
         """Return the view of an image of ``native`` size that the generator's next numbers stand for."""
-        height, width = self.size or native
-        factor = 1.0
-        if self.short_edges:
-            factor = self.short_edges[int(rng.integers(len(self.short_edges)))] / min(height, width)
-        if self.scale is not None:
-            factor *= rng.uniform(*self.scale)
-        if self.max_side is not None:
-            factor = min(factor, self.max_side / max(height, width))
-        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        edge = self.short_edges[int(rng.integers(len(self.short_edges)))] if self.short_edges else None
+        size = self._resized(native, edge, 1.0 if self.scale is None else rng.uniform(*self.scale))
         y0, x0, (rows, cols) = 0, 0, _padded(size)
         if self.crop is not None:
             y0 = CELL * int(rng.integers(max(0, rows - self.crop[0]) // CELL + 1))
             x0 = CELL * int(rng.integers(max(0, cols - self.crop[1]) // CELL + 1))
             rows, cols = min(rows, self.crop[0]), min(cols, self.crop[1])
         return View(size, (y0, x0, rows, cols), bool(self.flip and rng.random() < 0.5))
+
+    def smallest(self, native: Size) -> Size:
+        """Return height and width of the smallest canvas that a draw gives an image of ``native`` size."""
+        edge = min(self.short_edges, default=None)
+        canvas = _padded(self._resized(native, edge, 1.0 if self.scale is None else min(self.scale)))
+        return canvas if self.crop is None else (min(canvas[0], self.crop[0]), min(canvas[1], self.crop[1]))
+
+    def _resized(self, native: Size, short_edge: int | None, factor: float) -> Size:
+        height, width = self.size or native
+        if short_edge is not None:
+            factor *= short_edge / min(height, width)
+        if self.max_side is not None:
+            factor = min(factor, self.max_side / max(height, width))
+        return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def _padded(size: Size) -> Size:

@@ -1,5 +1,6 @@
 """Augmentation against the dense path: a view of a tree is the same view of its mask, and of its photo."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import quadcodec
+from qgn.config import TrainConfig
 from qgn.data.classes import class_map
 from qgn.data.photos import MEAN, STD, normalise, resize_photo
 from qgn.data.samples import Samples, see_tree
 from qgn.data.views import View, Views
+from qgn.errors import TrainingError
+from qgn.setup import prepare
 from quadcodec import LinearQuadtree, TPyramid
 
 from ..strategies import masks
@@ -128,6 +132,23 @@ def test_sizes_are_those_of_the_settings():
     assert 185 < max(found)[0] <= 200
     assert all(abs(width - 2 * height) <= 1 for height, width in found)
     assert sizes((1, 500), scale=(0.1, 0.1)) == {(1, 50)}
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.tuples(st.integers(1, 150), st.integers(1, 150)), views)
+def test_no_canvas_is_smaller_than_the_smallest(native, choice):
+    smallest = choice.smallest(native)
+    canvases = [drawn(choice, native, draw).window[2:] for draw in range(8)]
+    assert all(height >= smallest[0] and width >= smallest[1] for height, width in canvases)
+    if choice.scale in (None, (1.0, 1.0)) and len(choice.short_edges) < 2:
+        assert set(canvases) == {smallest} or choice.crop is not None
+
+
+def test_a_scale_that_leaves_one_cell_of_one_image_is_refused(painted, tmp_path):
+    config = TrainConfig(labels=str(painted.path), work_dir=str(tmp_path / "run"), batch_size=1, scale=(0.8, 1.0))
+    prepare(config)
+    with pytest.raises(TrainingError, match="too little to normalise a batch of one image"):
+        prepare(replace(config, scale=(0.3, 1.0)))
 
 
 def test_windows_come_to_lie_everywhere_and_half_are_mirrored():
