@@ -120,6 +120,8 @@ def describe(setup: Setup) -> str:
         f"{len(images.val)} validation images{f' (split {val})' if images.val else ''}{left_out}; {size}\n"
         f"{' '.join((config.model, *config.variants))}, width {config.width}, propagation {config.propagation}, "
     )
+    if setup.weights is not None:
+        text = f"{setup.weights}\n{text}"
     if config.model in DENSE:
         return f"{text}{config.optimizer}, on {config.device}"
     return (

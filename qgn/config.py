@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from qgn.settings import setting
 
-FREE = frozenset({"labels", "images", "work_dir", "device", "workers", "save_every", "keep_every"})
-"""Settings that a resumed run may change: where it computes, and what it keeps."""
+FREE = frozenset({"labels", "images", "work_dir", "weights", "device", "workers", "save_every", "keep_every"})
+"""Settings that a resumed run may change: where its files are, where it computes, and what it keeps."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class TrainConfig:
     model: str = setting("qgn_resnet18", "qgn_resnet18, 34, 50 or 101, or a dense rival; see docs/training.md")
     variants: tuple[str, ...] = setting((), "choices of the reference code; see docs/training.md")
     width: int = setting(32, "channels of the first stage; 64 is full size", least=1)
+    weights: str | None = setting(None, "file of published encoder weights to start from; see docs/models.md")
     image_size: tuple[int, int] | None = setting(
         None, "resize photos and trees; none: every image's own size (when not set, on a CPU about 256x256)"
     )

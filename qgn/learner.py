@@ -21,6 +21,7 @@ from qgn.distributed import rank, summed, world
 from qgn.losses import HeadLoss, counted, criterion_of
 from qgn.models.build import build_model
 from qgn.models.segmenter import Segmenter
+from qgn.models.weights import load_weights
 from qgn.optim import build_optimizer
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -75,9 +76,12 @@ def model_of(config: TrainConfig, num_classes: int) -> Segmenter:
 
 
 def build_learner(config: TrainConfig, num_classes: int) -> Learner:
-    """Return a fresh learner on the run's device, drawn from its seed."""
+    """Return a fresh learner on the run's device, drawn from its seed; errors as `load_weights`."""
     torch.manual_seed(config.seed)
-    model = model_of(config, num_classes).to(config.device)
+    model = model_of(config, num_classes)
+    if config.weights is not None:
+        load_weights(model.encoder, config.weights)
+    model = model.to(config.device)
     return Learner(
         model=model,
         criterion=criterion_of(model, config.loss, gamma=config.gamma).to(config.device),

@@ -18,6 +18,7 @@ from qgn.distributed import world
 from qgn.errors import TrainingError
 from qgn.learner import model_of
 from qgn.models.segmenter import STRIDE
+from qgn.models.weights import LoadedWeights, load_weights
 from qgn.recipes import read_settings, recipe_file
 from qgn.run_folder import CONFIG
 from qgn.settings import parse
@@ -36,6 +37,8 @@ class Setup:
     pixels: dict[int, int]
     """Raw id -> pixels, over all images of the run."""
     images: Division
+    weights: LoadedWeights | None
+    """What fits of the file of encoder weights, where the settings name one."""
 
 
 def gather(
@@ -99,6 +102,7 @@ def prepare(config: TrainConfig) -> Setup:
     ------
     StoreError : no such store, or not complete.
     TrainingError : no photos, classes that are not settled, or settings that do not fit.
+    CheckpointError : the encoder weights cannot be read or do not fit.
     """
     store = open_store(config.labels)
     if config.dataset not in (None, store.info.dataset):
@@ -116,7 +120,7 @@ def prepare(config: TrainConfig) -> Setup:
     )  # fmt: skip
     _check_batches(config, store, images.train)
     pixels = count_pixels(store, (*images.train, *images.val, *images.held_aside))
-    return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images)
+    return Setup(config, store, root, class_map(store, pixels, config.void), pixels, images, _fitting(config))
 
 
 def views_of(config: TrainConfig) -> Views:
@@ -138,6 +142,15 @@ def _with_scheme(config: TrainConfig) -> TrainConfig:
         return replace(config, propagation=schemes[0])
     Schedule.parse(config.propagation, schemes)
     return config
+
+
+def _fitting(config: TrainConfig) -> LoadedWeights | None:
+    """Return what of the file of encoder weights fits the run's model, of which nothing is made."""
+    if config.weights is None:
+        return None
+    with torch.device("meta"):
+        encoder = model_of(config, num_classes=1).encoder
+    return load_weights(encoder, config.weights)
 
 
 def _check_batches(config: TrainConfig, store: LabelStore, images: tuple[int, ...]) -> None:

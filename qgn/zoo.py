@@ -10,6 +10,7 @@ from pathlib import Path
 from qgn.bench.cost import BATCH, cost, outline
 from qgn.bench.trees import drawn_tree, published_shares
 from qgn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from qgn.config import FREE
 from qgn.data.classes import ClassMap
 from qgn.errors import CheckpointError, TrainingError
 from qgn.models.build import MODEL_NAMES
@@ -18,8 +19,11 @@ from quadcodec.files import write_atomic
 SIZE = (1024, 2048)
 NUM_CLASSES = 19
 """Size and classes of Cityscapes, for which costs are listed."""
-PRIVATE = ("labels", "images", "work_dir", "device", "workers")
-"""Settings that say where somebody's run computed: no part of a published file."""
+SCORES = {
+    "miou": "mIoU, %", "pixel_accuracy": "pixel accuracy, %", "mean_accuracy": "mean accuracy, %",
+    "boundary_miou": "boundary mIoU, %", "share": "cells computed, %",
+}  # fmt: skip
+"""Overall scores that a card shows."""
 USE = """```python
 import qgn
 
@@ -79,10 +83,9 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, overwrite: boo
         if path.exists() and not overwrite:
             raise TrainingError(f"{path}: exists already. Choose another place, or replace it with --overwrite")
     described, model = load_checkpoint(checkpoint)
-    settings = {name: value for name, value in described.config.items() if name not in PRIVATE}
-    dataset = Path(str(described.config.get("labels", "unknown"))).name
+    settings = {name: value for name, value in described.config.items() if name not in FREE}
     save_checkpoint(out, replace(described, config=settings), model, None)
-    text = model_card(out, described, settings, dataset, sum(p.numel() for p in model.parameters()))
+    text = model_card(out, described, settings, sum(p.numel() for p in model.parameters()))
     try:
         write_atomic(card, text.encode())
     except OSError as error:
@@ -90,13 +93,16 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, overwrite: boo
     return card
 
 
-def model_card(file: Path, checkpoint: Checkpoint, settings: dict[str, object], dataset: str, parameters: int) -> str:
+def model_card(file: Path, checkpoint: Checkpoint, settings: dict[str, object], parameters: int) -> str:
     """Return a model card in Markdown: what the file is, how to use it, its scores, classes and settings."""
+    dataset = Path(checkpoint.config.get("labels", "unknown")).name
+    weights = checkpoint.config.get("weights")
     size = "as they are" if checkpoint.image_size is None else "{} x {}".format(*checkpoint.image_size)
     facts = {
         "model": " ".join((checkpoint.model, *checkpoint.variants)),
         "width": checkpoint.width,
         "parameters": f"{parameters:,}",
+        "encoder started from": "random weights" if weights is None else Path(weights).name,
         "trained on": dataset,
         "steps": checkpoint.step,
         "photos (height x width)": size,
@@ -119,10 +125,7 @@ def _scores(scores: dict[str, dict[str, object]]) -> str:
     """Return the overall scores and the IoU of each class, a column a scheme."""
     if not scores:
         return "The run had no validation images."
-    rows = [
-        (text, *(_number(values.get(key)) for values in scores.values()))
-        for key, text in (("miou", "mIoU, %"), ("pixel_accuracy", "pixel accuracy, %"), ("share", "cells computed, %"))
-    ]
+    rows = [(text, *(_number(values.get(key)) for values in scores.values())) for key, text in SCORES.items()]
     names = next(iter(scores.values()))["iou"]
     rows += [(f"IoU of {name}, %", *(_number(values["iou"][name]) for values in scores.values())) for name in names]
     return _table(("", *scores), rows)

@@ -6,10 +6,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from qgn.config import TrainConfig
 from qgn.errors import CheckpointError
+from qgn.learner import build_learner
 from qgn.models.drn import DRN
 from qgn.models.resnet import ResNet
 from qgn.models.weights import load_weights
+from qgn.setup import prepare
+from quadcodec_cli.qgn_train import describe
 
 BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -170,3 +174,24 @@ def test_made_files_have_timms_names(depth, stem):
     with torch.device("meta"):
         model = timm.create_model(f"resnet{depth}{'' if stem == 'plain' else stem}")
     assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == timm_shapes(depth, stem)
+
+
+def test_training_starts_from_the_weights_and_says_what_it_took(scenes, tmp_path):
+    tensors = made(timm_shapes(18, "plain", width=4))
+    path = saved(tmp_path, tensors)
+    config = TrainConfig(
+        labels=str(scenes), work_dir=str(tmp_path / "run"), width=4, image_size=(32, 64), ema=0.9, weights=str(path)
+    )
+    setup = prepare(config)
+    left_out = {"stem", "layer1.0.conv1", "layer1.0.downsample"}
+    assert set(setup.weights.left_out) == left_out
+    assert describe(setup).count(f"{path}: weights of {setup.weights.layers - 3} of the encoder's") == 1
+    learner = build_learner(config, len(setup.classes))
+    for model in (learner.model, learner.average):
+        state = model.encoder.state_dict()
+        assert torch.equal(state["layer4.1.conv2.weight"], tensors["layer4.1.conv2.weight"])
+        assert state["layer1.0.conv1.weight"].shape == (4, 8, 3, 3)
+    save_file(made(timm_shapes(34, width=4)), path)
+    with pytest.raises(CheckpointError, match="expected a ResNet-18"):
+        prepare(config)
+    assert not (tmp_path / "run").exists()
