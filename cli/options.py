@@ -45,6 +45,21 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
         return int(float(match[1]) * {"GiB": 2**30, "GB": 10**9, "MiB": 2**20, "MB": 10**6}[match[2]])
 
 
+class Texts(click.ParamType):  # type: ignore[type-arg]
+    """Read words separated by commas."""
+
+    name = "A,B,.."
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the words."""
+        if isinstance(value, tuple):
+            return value
+        words = tuple(word.strip() for word in str(value).split(","))
+        if not all(words) or len(set(words)) < len(words):
+            self.fail(f"{value!r} is no list of different words", param, ctx)
+        return words
+
+
 class Levels(click.ParamType):  # type: ignore[type-arg]
     """Read levels such as 5,4,3."""
 

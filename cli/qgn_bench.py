@@ -12,6 +12,7 @@ from .errors import run
 from .options import Size
 from .qgn_loader import loader
 from .qgn_memory import memory
+from .qgn_table import table
 from .tables import align, targets
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def cli() -> None:
 
 cli.add_command(loader)
 cli.add_command(memory)
+cli.add_command(table)
 
 
 @cli.command()

@@ -1,0 +1,257 @@
+"""Models side by side: all trained and evaluated under one budget, over several seeds, one row of results at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from qgn.bench.measure import saved_bytes
+from qgn.config import FREE, TrainConfig
+from qgn.data.batch import LabelBatch
+from qgn.device import choose_device
+from qgn.errors import TrainingError
+from qgn.evaluate import evaluate_checkpoint, evaluation_loader
+from qgn.losses import criterion_of
+from qgn.models.build import QUADTREE
+from qgn.run_folder import LAST, LOG
+from qgn.setup import Setup, model_of, prepare, resolve
+from qgn.sparse.propagation import Schedule, checked
+from qgn.trainer import Step, train
+from quadcodec.files import write_atomic
+
+ROW = "row.json"
+"""The finished row in the folder of its run."""
+NO_RANKING = 2.0
+"""Points of mIoU below which one row is not said to be better than another."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One line of the table: a model, how it propagates in training, and how in evaluation."""
+
+    model: str
+    training: str
+    evaluation: str
+
+    @property
+    def name(self) -> str:
+        """The line's name, fit for a folder."""
+        both = self.training if self.training == self.evaluation else f"{self.training} {self.evaluation}"
+        return f"{self.model} {both}".replace("/", "of")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Hold what one training came to: the last checkpoint's scores on the val split.
+
+    Attributes
+    ----------
+    gmacs
+        10^9 multiply-adds an image, at the cells that the evaluation computed.
+    kept_bytes
+        What a training step on the first batch keeps for the backward pass, an image; parameters left out.
+    seconds
+        Of all training steps, reading included, evaluation left out.
+    settings
+        Of the training.
+    """
+
+    model: str
+    training: str
+    evaluation: str
+    seed: int
+    miou: float
+    pixel_accuracy: float
+    gmacs: float
+    kept_bytes: int
+    seconds: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Hold a line of the table: means over its seeds.
+
+    `miou_sd` is None for one seed. `behind` is the distance to the best line's mIoU, None below `NO_RANKING` points.
+    """
+
+    model: str
+    training: str
+    evaluation: str
+    seeds: tuple[int, ...]
+    miou: float
+    miou_sd: float | None
+    pixel_accuracy: float
+    gmacs: float
+    kept_bytes: float
+    seconds: float
+    behind: float | None
+
+
+def make_plans(models: Sequence[str], schemes: Sequence[str]) -> list[Plan]:
+    """Return a line for every model, of quadtree models one for every scheme.
+
+    Parameters
+    ----------
+    models
+        Names for `build_model`; NAME:TRAINING/EVALUATION gives one its own scheme.
+    schemes
+        TRAINING/EVALUATION, such as gtc/pc.
+
+    Raises
+    ------
+    TrainingError
+        A name or scheme is unknown, or a plan is given twice.
+    """
+    plans = []
+    for text in models:
+        model, _, own = text.partition(":")
+        for scheme in [own] if own else schemes if model in QUADTREE else ["dense/dense"]:
+            training, slash, evaluation = scheme.rpartition("/")
+            if not slash:
+                raise TrainingError(f"scheme '{scheme}': expected TRAINING/EVALUATION such as gtc/pc")
+            plans.append(Plan(model, training, evaluation))
+    double = {plan.name for plan in plans if plans.count(plan) > 1}
+    if double:
+        raise TrainingError(f"'{min(double)}' is asked for twice. Name it once")
+    return plans
+
+
+def run_table(
+    settings: Mapping[str, Any],
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    say: Callable[[str], object] = lambda _: None,
+    on_step: Callable[[Step], object] = lambda _: None,
+) -> Iterator[Result]:
+    """Yield the results of every plan and seed, seed by seed; each is written to a folder of its own below `out`.
+
+    What is finished there is read; what was interrupted goes on from its last save.
+
+    Parameters
+    ----------
+    settings
+        Of `TrainConfig`, shared by all; `labels` among them.
+    say
+        Told which row is next.
+
+    Raises
+    ------
+    TrainingError
+        A setting, a name or a scheme is wrong, found before the first step; or a row there is of other settings.
+    StoreError, CheckpointError
+        As `prepare`, `train` and `evaluate_checkpoint`.
+    """
+    device = choose_device(settings.get("device"), settings.get("workers", TrainConfig.workers))
+    jobs = [(plan, _config(settings, plan, seed, out, device)) for seed in seeds for plan in plans]
+    setups = [prepare(config) for _, config in jobs[: len(plans)]]
+    for (plan, _), setup in zip(jobs, setups, strict=False):
+        schemes = model_of(setup.config, 1).schemes
+        Schedule.parse(plan.training, schemes)
+        if checked(plan.evaluation, schemes) != plan.evaluation:
+            raise TrainingError(f"scheme '{plan.evaluation}': write {checked(plan.evaluation, schemes)!r}")
+    if not setups or not setups[0].images.val:
+        raise TrainingError(f"{settings['labels']}: has no images to evaluate on. Set val_fraction above 0")
+    for plan, config in jobs:
+        say(f"{plan.name}, seed {config.seed}")
+        yield read_result(config) or _run(plan, prepare(config), on_step)
+
+
+def _config(settings: Mapping[str, Any], plan: Plan, seed: int, out: Path, device: str) -> TrainConfig:
+    steps = settings.get("steps", TrainConfig.steps)
+    own = {"model": plan.model, "propagation": plan.training, "seed": seed, "eval_every": steps}
+    return resolve({**settings, **own, "work_dir": str(out / f"{plan.name} {steps} seed {seed}")}, device)
+
+
+def read_result(config: TrainConfig) -> Result | None:
+    """Return the finished row of a run's folder, None if there is none.
+
+    Raises
+    ------
+    TrainingError
+        It cannot be read, or was trained with other settings.
+    """
+    path = Path(config.work_dir) / ROW
+    if not path.exists():
+        return None
+    try:
+        result = Result(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise TrainingError(f"{path}: cannot be read as a row of a table ({error}). Delete it") from error
+    here = json.loads(json.dumps(config.to_json()))
+    other = [key for key in here if key not in FREE and here[key] != result.settings.get(key)]
+    if other:
+        found = ", ".join(f"{key}={result.settings.get(key)}, not {here[key]}" for key in other)
+        raise TrainingError(f"{path}: was trained with {found}. Choose another --out")
+    return result
+
+
+def _run(plan: Plan, setup: Setup, on_step: Callable[[Step], object]) -> Result:
+    """Train, or go on with it, evaluate, and write the row."""
+    config, work = setup.config, Path(setup.config.work_dir)
+    schemes = train(setup, resume=True, on_step=on_step)
+    if plan.evaluation not in schemes:
+        schemes = evaluate_checkpoint(
+            work / LAST, config.labels, split="val", schemes=[plan.evaluation], images=config.images,
+            batch_size=config.batch_size, workers=config.workers, device=config.device,
+        ).schemes  # fmt: skip
+    scores = schemes[plan.evaluation]
+    result = Result(
+        plan.model, plan.training, plan.evaluation, config.seed, scores.miou, scores.pixel_accuracy,
+        scores.encoder_gmacs + scores.decoder_gmacs, kept_by_a_step(setup), training_seconds(work / LOG, config),
+        config.to_json(),
+    )  # fmt: skip
+    write_atomic(work / ROW, json.dumps(asdict(result)).encode())
+    return result
+
+
+def training_seconds(log: Path, config: TrainConfig) -> float:
+    """Return the seconds that the steps in a run's log took."""
+    lines = (json.loads(line) for line in log.read_text().splitlines())
+    return sum(config.batch_size / line["images_per_second"] for line in lines if "images_per_second" in line)
+
+
+def kept_by_a_step(setup: Setup) -> int:
+    """Return the bytes that a training step on the first training images keeps for the backward pass, an image."""
+    config = setup.config
+    loader = evaluation_loader(
+        setup.store, setup.images.train[: config.batch_size], setup.root, setup.classes,
+        size=config.image_size, batch_size=config.batch_size, workers=0,
+    )  # fmt: skip
+    batch = next(iter(islice(loader, 1)))
+    model = model_of(config, len(setup.classes))
+    criterion = criterion_of(model, config.loss, gamma=config.gamma)
+    scheme = Schedule.parse(config.propagation or model.schemes[0], model.schemes).scheme_at(0)
+    labels: LabelBatch = batch.labels
+
+    def forward() -> Any:
+        prediction = model(batch.images_bchw, labels, scheme)
+        return criterion(prediction.logits, prediction.targets)
+
+    return saved_bytes(model, [batch.images_bchw], forward) // len(batch.indices)
+
+
+def lines(results: Sequence[Result]) -> list[Line]:
+    """Return the table of some results, in their order."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.model, result.training, result.evaluation), []).append(result)
+    best = max(fmean(row.miou for row in group) for group in groups.values())
+    return [_line(key, group, best) for key, group in groups.items()]
+
+
+def _line(key: tuple[str, str, str], group: Sequence[Result], best: float) -> Line:
+    mious = [row.miou for row in group]
+    mean = fmean(mious)
+    return Line(
+        *key, tuple(row.seed for row in group), mean, stdev(mious) if len(group) > 1 else None,
+        *(fmean(getattr(row, name) for row in group) for name in ("pixel_accuracy", "gmacs", "kept_bytes", "seconds")),
+        behind=best - mean if best - mean >= NO_RANKING else None,
+    )  # fmt: skip
