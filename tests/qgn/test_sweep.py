@@ -2,8 +2,8 @@
 
 import csv
 import io
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import quadcodec
 from qgn.checkpoint import load_checkpoint
 from qgn.data.splits import divide
-from qgn.evaluate import Scores, evaluate, evaluate_checkpoint, evaluation_loader
+from qgn.evaluate import evaluate, evaluate_checkpoint, evaluation_loader
 from qgn.models.build import build_model
 from qgn.predict import load_predictor
 from qgn.sparse.propagation import Limits
@@ -22,11 +22,6 @@ from qgn.sweep import RULES, best_rule, choose_threshold
 from quadcodec_cli import qgn_eval, qgn_predict
 
 from .test_cli import invoke
-
-SCORES = Scores(
-    miou=50.0, pixel_accuracy=80.0, iou={}, sites={}, site_share={}, share=10.0, composite_precision={},
-    composite_recall={}, encoder_gmacs=1.0, decoder_gmacs=1.0,
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -53,13 +48,11 @@ def loader_of(store, indices, classes):
 
 
 def test_the_best_rule_is_the_most_accurate_one_that_is_cheap_enough():
-    scores = {
-        "pc": SCORES,
-        "prod>0.3": replace(SCORES, miou=55.0, share=20.0),
-        "prod>0.1": replace(SCORES, miou=60.0, share=20.1),
-        "uncp>0.2": replace(SCORES, miou=55.0, share=5.0),
-        "uncp>0.9": replace(SCORES, miou=float("nan"), share=0.0),
-    }
+    table = [
+        ("pc", 50.0, 10.0), ("prod>0.3", 55.0, 20.0), ("prod>0.1", 60.0, 20.1), ("uncp>0.2", 55.0, 5.0),
+        ("uncp>0.9", float("nan"), 0.0),
+    ]  # fmt: skip
+    scores = {rule: SimpleNamespace(miou=miou, share=share) for rule, miou, share in table}
     assert best_rule(scores, max_share=20.0) == "prod>0.3"
     assert best_rule(scores, max_share=30.0) == "prod>0.1"
     assert best_rule(scores, max_share=1.0) is None
