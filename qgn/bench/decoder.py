@@ -8,7 +8,7 @@ the dense ones, so that a busy minute of the machine does not fall on one side a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -157,43 +157,60 @@ def sparse_macs(prediction: QuadtreePrediction) -> int:
     return macs(cells, nodes, [int((own.nbr_9m >= 0).sum()) for own in sites])
 
 
+@dataclass(frozen=True)
+class _Runner:
+    """Hold a sparse decoder, how it is run, and what a run saves."""
+
+    decoder: nn.Module
+    features: Sequence[Tensor]
+    forward: Callable[[], list[Tensor]]
+    saved_bytes: int
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def cost(self, macs: int) -> Cost:
+        """Return the cost, timed once."""
+        with self.context():
+            forward_s = forward_seconds(self.forward, 1)
+            both_s = both_seconds(self.decoder, self.features, self.forward, 1)
+        return Cost(forward_s, both_s, self.saved_bytes, macs)
+
+
 def _sparse(
     labels: LabelBatch, runs: int, say: Callable[[str], Any]
 ) -> tuple[dict[str, Cost], dict[str, int], QuadtreePrediction]:
-    """Return the sparse decoders' costs, the bytes saved with recomputing, and a prediction."""
+    """Return the sparse decoders' costs, the bytes saved with recomputing, and a prediction.
+
+    The decoders take turns, so that what else the machine does falls on all alike.
+    """
     features = random_features(labels, torch.channels_last)
-    say("native")
-    native, recomputed, prediction = _native(features, labels, runs)
-    costs = {"native": native}
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
-        say("native, bfloat16")
-        costs["native, bfloat16"], _, _ = _native(features, labels, runs, torch.bfloat16)
-    say("spconv")
-    spconv = _spconv(features, labels, prediction, runs)
-    return costs | ({} if spconv is None else {"spconv": spconv}), {"native": recomputed}, prediction
-
-
-def _native(
-    features: Sequence[Tensor], labels: LabelBatch, runs: int, dtype: torch.dtype | None = None
-) -> tuple[Cost, int, QuadtreePrediction]:
-    """Return the cost with ground-truth propagation, the bytes saved with recomputing, and a prediction."""
     decoder = Decoder(ENCODER, CLASSES, width=WIDTH)
-    if dtype is not None:
-        features = [maps.detach().to(dtype).requires_grad_() for maps in features]
-
-    def forward() -> QuadtreePrediction:
-        with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
-            return decoder(features, labels, "gtc")
-
-    prediction = forward()
-    cost = Cost(
-        forward_seconds(forward, runs),
-        both_seconds(decoder, features, lambda: list(forward().logits), runs),
-        saved_bytes(decoder, features, forward),
-        sparse_macs(prediction),
-    )
+    runners = {"native": _native(decoder, features, labels)}
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        half = [maps.detach().to(torch.bfloat16).requires_grad_() for maps in features]
+        runners["native, bfloat16"] = _native(decoder, half, labels)
+    spconv = _spconv(features, labels)
+    runners |= {} if spconv is None else {"spconv": spconv}
+    say(f"{', '.join(runners)} in turn")
+    with torch.no_grad():
+        prediction = decoder(features, labels, "gtc")
+    macs = sparse_macs(prediction)
+    costs = {name: runner.cost(macs) for name, runner in runners.items()}
+    for _ in range(runs - 1):
+        costs = {name: costs[name].faster(runner.cost(macs)) for name, runner in runners.items()}
     decoder.recompute = True
-    return cost, saved_bytes(decoder, features, forward), prediction
+    recomputed = saved_bytes(decoder, features, lambda: decoder(features, labels, "gtc"))
+    return costs, {"native": recomputed}, prediction
+
+
+def _native(decoder: Decoder, features: Sequence[Tensor], labels: LabelBatch) -> _Runner:
+    """Return the decoder with ground-truth propagation, in the features' type."""
+
+    def forward() -> list[Tensor]:
+        dtype = features[0].dtype
+        with torch.autocast("cpu", dtype) if dtype == torch.bfloat16 else nullcontext():
+            return list(decoder(features, labels, "gtc").logits)
+
+    return _Runner(decoder, features, forward, saved_bytes(decoder, features, forward))
 
 
 def structure_bytes(prediction: QuadtreePrediction) -> int:
@@ -234,8 +251,8 @@ def _table_seconds(sites: Sequence[Sites], *, with_spconv: bool) -> dict[str, fl
     return found
 
 
-def _spconv(features: Sequence[Tensor], labels: LabelBatch, prediction: QuadtreePrediction, runs: int) -> Cost | None:
-    """Return the cost by spconv; None where its CPU build is missing."""
+def _spconv(features: Sequence[Tensor], labels: LabelBatch) -> _Runner | None:
+    """Return the decoder by spconv; None where its CPU build is missing."""
     try:
         from qgn.bench.spconv_decoder import SpconvDecoder
     except ModuleNotFoundError as error:
@@ -249,12 +266,7 @@ def _spconv(features: Sequence[Tensor], labels: LabelBatch, prediction: Quadtree
     def forward() -> list[Tensor]:
         return decoder(features, labels)
 
-    forward()
-    saved = saved_bytes(decoder, features, forward)
-    forward_s = forward_seconds(forward, runs)
-    with cpu_backward():
-        both_s = both_seconds(decoder, features, forward, runs)
-    return Cost(forward_s, both_s, saved, sparse_macs(prediction))
+    return _Runner(decoder, features, forward, saved_bytes(decoder, features, forward), cpu_backward)
 
 
 def _dense(labels: LabelBatch, memory_format: torch.memory_format) -> tuple[Cost, int]:

