@@ -50,7 +50,7 @@ def table(
 
     if not all(seed.isdecimal() for seed in seeds):
         raise click.BadParameter("expected numbers such as 0,1,2", param_hint="--seeds")
-    given = gather([], None, (f"save_every={min(steps, 50)}", *settings, f"steps={steps}"), {"labels": store})
+    given = gather(None, None, (f"save_every={min(steps, 50)}", *settings, f"steps={steps}", f"labels={store}"))
     plans = make_plans(models, schemes)
     with tqdm(total=len(plans) * len(seeds), desc="rows", unit="row", disable=None) as bar:
         results = []

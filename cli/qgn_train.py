@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from qgn.config import TrainConfig
+from qgn.settings import describe
 
 from .errors import run
 from .tables import align
@@ -19,59 +23,62 @@ def main() -> None:
     run(cli)
 
 
-class _WithSettings(click.Command):
-    """Lists all settings at the end of the help."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from qgn.config import TrainConfig
-        from qgn.settings import describe
-
-        rows = [(f"{key}={default}", what) for key, default, what in describe(TrainConfig)]
-        with formatter.section("Settings and their defaults"):
-            formatter.write_dl(rows)
+def _options() -> Iterator[click.Option]:
+    """Yield an option for each setting; its value is the text of ``key=value``."""
+    for setting in describe(TrainConfig):
+        name = f"--{setting.key.replace('_', '-')}"
+        about = setting.about if setting.unset is None else f"{setting.about}  [default: {setting.unset}]"
+        if setting.is_switch:
+            yield click.Option([f"{name}/{name.replace('--', '--no-')}"], default=None, help=about)
+        else:
+            yield click.Option([name], metavar="VALUE", multiple=setting.is_list, help=about)
 
 
 @click.command(
-    cls=_WithSettings, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)  # fmt: skip
-@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--labels", type=click.Path(path_type=Path), help="Store of label trees.")
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of the photos.  [default: the store's]")
-@click.option("--work-dir", type=click.Path(path_type=Path), help="For checkpoints and log.  [default: runs/LABELS]")
-@click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[click.Argument(["settings"], nargs=-1, metavar="[KEY=VALUE]..."), *_options()],
+)
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--recipe", metavar="NAME", help="Settings of a published run; 'list' shows them.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the work folder from its last save.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the work folder.")
 def cli(
     settings: tuple[str, ...], config: Path | None, recipe: str | None, resume: bool, overwrite: bool,
-    **places: Path | str | None,
+    **options: str | bool | tuple[str, ...] | None,
 ) -> None:  # fmt: skip
     """Train a quadtree generating network, or a dense one, on a store of label trees.
 
-    Settings come from a recipe, over it from a file, over that from KEY=VALUE arguments such as steps=800 lr=1e-3.
-    The run's folder keeps all of them as config.toml; with --resume they come from there.
+    Settings come from a recipe, over it from a file, over that from here: `--batch-size 16` and `batch_size=16` say the
+    same. The run's folder keeps all of them as config.toml; with --resume they come from there.
     """
     if resume and overwrite:
         raise click.UsageError("--resume goes on with the run that --overwrite deletes. Leave one out")
     if recipe == "list":
         click.echo(_recipes())
         return
-    from qgn.config import TrainConfig
     from qgn.distributed import process_group, rank
     from qgn.run_folder import clear_run
     from qgn.setup import gather, prepare, resolve
 
-    given = gather([] if config is None else [config], recipe, settings, places, resume=resume)
+    given = gather(config, recipe, (*_texts(options), *settings), resume=resume)
     with process_group(given.get("device"), given.get("workers", TrainConfig.workers)) as device:
         setup = prepare(resolve(given, device))
         if rank() == 0:
-            click.echo(describe(setup))
+            click.echo(announce(setup))
             if overwrite:
                 clear_run(setup.config.work_dir)
         _train(setup, resume=resume, quiet=rank() > 0)
     if rank() == 0:
         click.echo(f"{setup.config.work_dir}: last.safetensors, best.safetensors, log.jsonl, config.toml")
+
+
+def _texts(options: Mapping[str, str | bool | tuple[str, ...] | None]) -> Iterator[str]:
+    """Yield the options that were given as ``key=value``; what a list was given several times adds up."""
+    for key, value in options.items():
+        if isinstance(value, bool):
+            yield f"{key}={str(value).lower()}"
+        elif value:
+            yield f"{key}={value if isinstance(value, str) else ','.join(value)}"
 
 
 def _train(setup: Setup, *, resume: bool, quiet: bool) -> None:
@@ -101,7 +108,7 @@ def _recipes() -> str:
     return align([["recipe", "settings of"], *([name, about(name)] for name in recipe_names())], left=2)
 
 
-def describe(setup: Setup) -> str:
+def announce(setup: Setup) -> str:
     """Return what is about to be trained: images, sizes, classes with their shares of pixels."""
     from qgn.data.classes import class_shares
     from qgn.models.build import DENSE

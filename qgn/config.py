@@ -16,8 +16,8 @@ class TrainConfig:
     """Hold every setting of a run; each field says what it is."""
 
     labels: str = setting(MISSING, "store of label trees")
-    work_dir: str = setting(MISSING, "folder for checkpoints and log")
-    images: str | None = setting(None, "folder of the photos, where it is not the one that the store names")
+    work_dir: str = setting(MISSING, "folder for checkpoints and log", unset="runs/LABELS")
+    images: str | None = setting(None, "folder of the photos", unset="the store's")
     dataset: str | None = setting(None, "data set that the store must be of")
     void: tuple[int, ...] | None = setting(
         None, "raw ids to ignore besides the store's; none: no id at all", least=0, most=0xFFFF
@@ -31,14 +31,15 @@ class TrainConfig:
     width: int = setting(32, "channels of the first stage; 64 is full size", least=1)
     weights: str | None = setting(None, "file of published encoder weights to start from; see docs/models.md")
     image_size: tuple[int, int] | None = setting(
-        None, "resize photos and trees; none: every image's own size (when not set, on a CPU about 256x256)"
+        None, "resize photos and trees; none: every image's own size", unset="none; on a CPU about 256x256"
     )
     crop: tuple[int, int] | None = setting(
         None, "random windows to train on, sides multiples of 32; none: whole images"
     )
     propagation: str | None = setting(
         None,
-        "cells that go on in training, such as gtc or gtc->union@2/3 (when not set, gtc; for dense models, dense)",
+        "cells that go on in training, such as gtc or gtc->union@2/3",
+        unset="gtc; dense for dense models",
     )
     loss: Literal["adaptive", "fixed"] = setting("adaptive", "weights of the levels: adaptive (Eq. 8) or fixed (Eq. 7)")
     gamma: float = setting(1.0, "ratio of fixed weights, level to level", least=0)
@@ -52,7 +53,7 @@ class TrainConfig:
     batch_size: int = setting(8, "images a step, over all processes and parts", least=1)
     steps: int = setting(400, "training steps", least=1)
     seed: int = setting(0, "of weights, order and augmentation", least=0)
-    eval_every: int = setting(200, "steps between evaluations (when not set, half of steps)", least=1)
+    eval_every: int = setting(200, "steps between evaluations", unset="half of steps", least=1)
     reweigh_every: int = setting(
         0, "steps between new class weights, doubled below the median IoU on held-aside images; 0: never", least=0
     )
@@ -73,7 +74,7 @@ class TrainConfig:
     keep_every: int | None = setting(None, "steps between checkpoints that are kept for good", least=1)
     backend: Literal["native", "spconv", "triton", "dense"] = setting("native", "what computes the sparse convolutions")
     recompute: bool = setting(False, "save memory: run each decoder level again in the backward pass")
-    device: str = setting("cpu", "cpu or cuda (when not set, cuda where there is one)")
+    device: str = setting("cpu", "cpu or cuda", unset="cuda where there is one")
     workers: int = setting(1, "processes that read data", least=0)
 
     def to_json(self) -> dict[str, Any]:

@@ -22,16 +22,19 @@ NONE = "none"
 """How None is written: TOML has no word for it."""
 
 
-def setting(default: Any, about: str, *, least: float | None = None, most: float | None = None) -> Any:
+def setting(
+    default: Any, about: str, *, unset: str | None = None, least: float | None = None, most: float | None = None
+) -> Any:
     """Declare a field.
 
     Parameters
     ----------
     default : value where nothing is said; `dataclasses.MISSING` if something must be.
     about : one line for ``--help``.
+    unset : what the command takes where nothing is said, if not the default.
     least, most : bounds of a number, or of the numbers in a list.
     """
-    return dataclasses.field(default=default, metadata={"about": about, "least": least, "most": most})
+    return dataclasses.field(default=default, metadata={"about": about, "unset": unset, "least": least, "most": most})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +141,26 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: cannot be read as TOML ({reason}). Correct it, or name another file") from error
 
 
-def describe(cls: type) -> list[tuple[str, str, str]]:
-    """Return (key, default, what it is) of every setting."""
-    kinds = _kinds(cls)
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """Say what a setting is, for a command's help."""
+
+    key: str
+    about: str
+    unset: str | None
+    """What holds where nothing is said; None if there is nothing to tell."""
+    is_switch: bool
+    is_list: bool
+
+
+def describe(cls: type) -> list[Described]:
+    """Return what the settings of a dataclass are, in their order."""
     rows = []
-    for field in dataclasses.fields(cls):
-        kind, default = kinds[field.name], field.default
-        unset = default is dataclasses.MISSING or (default is None and kind.is_list)
-        rows.append((field.name, "" if unset else _plain(kind, default), field.metadata["about"]))
+    for field, kind in zip(dataclasses.fields(cls), _kinds(cls).values(), strict=True):
+        unset = field.metadata["unset"]
+        if unset is None and field.default not in (dataclasses.MISSING, None, ()):
+            unset = _plain(kind, field.default)
+        rows.append(Described(field.name, field.metadata["about"], unset, kind.base is bool, kind.is_list))
     return rows
 
 

@@ -41,22 +41,20 @@ class Setup:
     """What fits of the file of encoder weights, where the settings name one."""
 
 
-def gather(
-    files: Iterable[Path], recipe: str | None, texts: Iterable[str], given: Mapping[str, Any], *, resume: bool = False
-) -> dict[str, Any]:
-    """Return the settings of a recipe, over these of settings files, of ``key=value`` texts and of options.
+def gather(file: Path | None, recipe: str | None, texts: Iterable[str], *, resume: bool = False) -> dict[str, Any]:
+    """Return the settings of a recipe, over these of a settings file, and of ``key=value`` texts.
 
-    What comes later in this list wins; a given None counts as not given. With ``resume`` they all go over the settings
-    of the run in the work folder, if there is one.
+    What comes later in this list wins. With ``resume`` they all go over the settings of the run in the work folder, if
+    there is one.
 
     Raises
     ------
     TrainingError : an unknown recipe, file or key, or a value of another kind.
     """
     settings = {} if recipe is None else read_settings(recipe_file(recipe))
-    for file in files:
+    if file is not None:
         settings |= read_settings(file)
-    settings |= parse(TrainConfig, texts) | {key: str(v) for key, v in given.items() if v is not None}
+    settings |= parse(TrainConfig, texts)
     saved = _work_dir(settings) / CONFIG
     return read_settings(saved) | settings if resume and saved.exists() else settings
 

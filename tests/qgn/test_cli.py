@@ -12,7 +12,9 @@ from click.testing import CliRunner
 import quadcodec
 from qgn.checkpoint import load_checkpoint
 from qgn.config import TrainConfig
+from qgn.errors import TrainingError
 from qgn.recipes import read_settings
+from qgn.settings import parse
 from quadcodec.repair import accept
 from quadcodec.store import ClassInfo
 from quadcodec_cli import qgn_eval, qgn_predict, qgn_train
@@ -167,7 +169,21 @@ def test_settings_come_from_recipe_file_and_command_line(scenes, tmp_path, monke
     }
 
 
-def test_the_help_names_every_setting(monkeypatch):
+def test_every_setting_is_an_option_too(monkeypatch):
+    said = []
+
+    def gathered(file, recipe, texts, resume):
+        said.extend(texts)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr("qgn.setup.gather", gathered)
+    options = ["--image-size", "192x256", "--lr", "2e-3", "--void", 255, "--void", "7", "--no-flip", "--recompute"]
+    code, _, err = invoke(qgn_train, "--labels", "a.zarr", *options, "steps=9", monkeypatch=monkeypatch)
+    assert (code, err.splitlines()[-1].split()[-1]) == (1, "enough")
+    assert said == [
+        "labels=a.zarr", "void=255,7", "image_size=192x256", "lr=2e-3", "flip=false", "recompute=true", "steps=9",
+    ]  # fmt: skip
+    assert parse(TrainConfig, said)["void"] == (255, 7)
     code, out, _ = invoke(qgn_train, "--help", monkeypatch=monkeypatch)
     assert code == 0
-    assert all(f"  {field.name}=" in out for field in fields(TrainConfig))
+    assert all(f"--{field.name.replace('_', '-')} " in out for field in fields(TrainConfig))

@@ -1,5 +1,4 @@
 import re
-from pathlib import Path
 
 import pytest
 
@@ -42,7 +41,7 @@ def test_a_recipe_is_the_paper_s_and_fits_its_data_set(name):
 def test_what_comes_later_wins(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('recipe = "cityscapes_gtc_adaptive"\nlr = 0.1\nseed = 3\n')
-    settings = gather([file], "sunrgbd13_all", ["seed=5"], {"labels": Path("a.zarr"), "device": None})
+    settings = gather(file, "sunrgbd13_all", ["seed=5", "labels=a.zarr"])
     assert (settings["dataset"], settings["optimizer"]) == ("cityscapes", "sgd")
     assert (settings["lr"], settings["seed"], settings["labels"]) == (0.1, 5, "a.zarr")
     assert "device" not in settings
@@ -58,7 +57,9 @@ def test_defaults_that_depend_on_others(scenes):
 
 
 def test_a_recipe_of_another_data_set_is_refused(painted):
-    settings = gather([], "cityscapes_all_gamma1", ["model=qgn_resnet18", "reweigh_every=0"], {"labels": painted.path})
+    settings = gather(
+        None, "cityscapes_all_gamma1", ["model=qgn_resnet18", "reweigh_every=0", f"labels={painted.path}"]
+    )
     with pytest.raises(TrainingError, match="is a store of 'arrays', but the settings are for 'cityscapes'"):
         prepare(resolve(settings, "cpu"))
     assert prepare(resolve(settings | {"dataset": "arrays"}, "cpu")).config.lr == 0.02

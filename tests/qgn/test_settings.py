@@ -110,9 +110,9 @@ def test_a_wrong_file_is_one_clear_error(tmp_path):
 
 
 def test_every_setting_says_what_it_is():
-    rows = describe(TrainConfig)
-    assert [key for key, _, _ in rows] == [field.name for field in fields(TrainConfig)]
-    assert all(what and "\n" not in what for _, _, what in rows)
-    assert ("void", "", "raw ids to ignore besides the store's; none: no id at all") in rows
-    defaults = [f"{key}={default}" for key, default, _ in rows if default]
-    assert parse(TrainConfig, defaults).items() <= vars(TrainConfig(labels="", work_dir="")).items()
+    rows = {row.key: row for row in describe(TrainConfig)}
+    assert list(rows) == [field.name for field in fields(TrainConfig)]
+    assert all(row.about and "\n" not in row.about for row in rows.values())
+    assert (rows["void"].is_list, rows["void"].unset) == (True, None)
+    assert (rows["recompute"].is_switch, rows["recompute"].unset) == (True, "false")
+    assert (rows["crop"].unset, rows["eval_every"].unset, rows["lr"].unset) == (None, "half of steps", "0.002")
