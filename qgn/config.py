@@ -27,7 +27,7 @@ class TrainConfig:
         0.1, "share of the training images set aside in a store without a val split", least=0, most=0.9
     )
     model: str = setting("qgn_resnet18", "qgn_resnet18, 34, 50 or 101, or a dense rival; see docs/training.md")
-    variants: tuple[str, ...] = setting((), "choices of the reference code; see docs/training.md")
+    variants: tuple[str, ...] = setting((), "of a qgn model: convt, pre_skip, stem64, see docs/training.md")
     width: int = setting(32, "channels of the first stage; 64 is full size", least=1)
     weights: str | None = setting(None, "file of published encoder weights to start from; see docs/models.md")
     image_size: tuple[int, int] | None = setting(

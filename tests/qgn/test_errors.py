@@ -265,6 +265,7 @@ CASES = {
     "but the settings are for": lambda p: p.train(dataset="cityscapes"),
     "model '": lambda p: p.train(model="unet"),
     "the model knows only": lambda p: p.train(model="dilated8_resnet18", propagation="gtc"),
+    "variant '": lambda p: p.train(variants=("conv",)),
     "is dense and has no": lambda p: p.train(model="dilated8_resnet18", recompute=True),
     "no such rule, expected one of": lambda p: p.predictor(propagation="dense"),
     "need a threshold, and no other": lambda p: p.predictor(propagation="pc>0.3"),

@@ -268,7 +268,7 @@ def test_corner_cases_train(corner):
     images = torch.randn(1, 3, 32, 64)
     prediction = model(images, labels, "gtc")
     assert list(prediction.active_sites) == sites
-    total, per_level = loss(prediction.logits, prediction.targets)
+    total, per_level, _ = loss(prediction.logits, prediction.targets)
     total.backward()
     assert total.isfinite()
     assert all(level == 0 for level, target in zip(per_level, prediction.targets, strict=True) if not len(target))
