@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -114,13 +115,10 @@ def write_onnx(model: Segmenter, path: str | Path, size: tuple[int, int], *, ove
         raise TrainingError(f"{path}: size {size[0]}x{size[1]}, both sides must be multiples of {STRIDE}")
     if path.exists() and not overwrite:
         raise TrainingError(f"{path}: exists already. Choose another place, or replace it with --overwrite")
-    images = torch.zeros(1, 3, *size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's exporter, about its own parts
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with _quiet_exporter():
         program = torch.onnx.export(
-            PixelLogits(model).eval(), (images,), input_names=["images"], output_names=["logits"], dynamo=True,
-            verbose=False,
+            PixelLogits(model).eval(), (torch.zeros(1, 3, *size),), input_names=["images"], output_names=["logits"],
+            dynamo=True, verbose=False,
         )  # fmt: skip
     try:
         write_atomic(path, program.model_proto.SerializeToString())
@@ -128,3 +126,17 @@ def write_onnx(model: Segmenter, path: str | Path, size: tuple[int, int], *, ove
         raise TrainingError(
             f"{path}: cannot be written ({error.strerror}). Free space, or choose another place"
         ) from error
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what torch's exporter says of its own parts, such as of a torchvision that is not there."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qgn.bench.cost import BATCH, cost, outline
 from qgn.bench.trees import drawn_tree, published_shares
-from qgn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from qgn.checkpoint import Checkpoint, checkpoint_bytes, load_checkpoint, write_checkpoint
 from qgn.config import FREE
 from qgn.data.classes import ClassMap
 from qgn.errors import CheckpointError, TrainingError
@@ -75,17 +75,20 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, overwrite: boo
     Raises
     ------
     CheckpointError : the checkpoint cannot be read, or a file not be written.
-    TrainingError : a file exists already.
+    TrainingError : a file exists already, or ``out`` does not end in .safetensors.
     """
     out = Path(out)
+    if out.suffix != ".safetensors":
+        raise TrainingError(f"{out}: found a name ending in {out.suffix!r}, expected .safetensors. Choose such a name")
     card = out.with_suffix(".md")
     for path in (out, card):
         if path.exists() and not overwrite:
             raise TrainingError(f"{path}: exists already. Choose another place, or replace it with --overwrite")
     described, model = load_checkpoint(checkpoint)
     settings = {name: value for name, value in described.config.items() if name not in FREE}
-    save_checkpoint(out, replace(described, config=settings), model, None)
-    text = model_card(out, described, settings, sum(p.numel() for p in model.parameters()))
+    data = checkpoint_bytes(replace(described, config=settings), model, None)
+    write_checkpoint(out, data)
+    text = model_card(out.name, data, described, settings, sum(p.numel() for p in model.parameters()))
     try:
         write_atomic(card, text.encode())
     except OSError as error:
@@ -93,9 +96,16 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, overwrite: boo
     return card
 
 
-def model_card(file: Path, checkpoint: Checkpoint, settings: dict[str, object], parameters: int) -> str:
-    """Return a model card in Markdown: what the file is, how to use it, its scores, classes and settings."""
-    dataset = Path(checkpoint.config.get("labels", "unknown")).name
+def model_card(name: str, data: bytes, checkpoint: Checkpoint, settings: dict[str, object], parameters: int) -> str:
+    """Return a model card in Markdown: what a file is, how to use it, its scores, classes and settings.
+
+    Parameters
+    ----------
+    name, data : of the file.
+    settings : of the training, as they are to be shown.
+    parameters : number of the model's.
+    """
+    dataset = checkpoint.config.get("dataset") or Path(checkpoint.config.get("labels", "unknown")).name
     weights = checkpoint.config.get("weights")
     size = "as they are" if checkpoint.image_size is None else "{} x {}".format(*checkpoint.image_size)
     facts = {
@@ -106,13 +116,12 @@ def model_card(file: Path, checkpoint: Checkpoint, settings: dict[str, object], 
         "trained on": dataset,
         "steps": checkpoint.step,
         "photos (height x width)": size,
-        "file": f"{file.name}, {file.stat().st_size:,} bytes",
-        "SHA-256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "file": f"{name}, {len(data):,} bytes",
+        "SHA-256": hashlib.sha256(data).hexdigest(),
     }
-    use = USE.format(file=file.name)
     sections = {
         f"{checkpoint.model}, {len(checkpoint.classes)} classes of {dataset}": _table(("", ""), facts.items()),
-        "Use": use,
+        "Use": USE.format(file=name),
         "Scores on validation images": _scores(checkpoint.scores),
         "Classes": _classes(checkpoint.classes),
         "Training settings": _table(("setting", "value"), settings.items()),

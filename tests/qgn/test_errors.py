@@ -35,6 +35,7 @@ from qgn.setup import prepare, resolve
 from qgn.sparse.backends import load_backend
 from qgn.sparse.propagation import Limits
 from qgn.trainer import train
+from qgn.zoo import export_checkpoint
 from quadcodec.errors import QuadcodecError
 from quadcodec.store import ClassInfo
 
@@ -233,6 +234,7 @@ CASES = {
     "something else than named tensors": numbers_for_weights,
     "holds weights of": lambda p: load_weights(ResNet(18, width=2), p.weights(ResNet(34, width=2))),
     "no layer fits": lambda p: load_weights(ResNet(18, width=3), p.weights(ResNet(18, width=2))),
+    "expected .safetensors": lambda p: export_checkpoint(p.checkpoint, p.folder / "a.md", overwrite=True),
     "was trained on": lambda p: evaluate_checkpoint(p.checkpoint, p.store.path),
     "training classes, expected 1..": too_many_classes,
     "does not name them": manifest_lacks,
