@@ -28,7 +28,11 @@ def head(evaluation: Evaluation) -> str:
     left_out = f" ({evaluation.without_photo} without a photo left out)" if evaluation.without_photo else ""
     aside = f" (set aside from {evaluation.set_aside_from})" if evaluation.set_aside_from else ""
     images = f"split {evaluation.split}{aside}: {evaluation.images} images{left_out}"
-    return f"{evaluation.checkpoint} on {evaluation.labels}, {images}"
+    scales = [f"{scale:g}" for scale in evaluation.ensemble.scales]
+    shown = f"at {'scale' if len(scales) == 1 else 'scales'} {', '.join(scales)}"
+    shown += " and mirrored" if evaluation.ensemble.flip else ""
+    boundary = f"boundaries within {evaluation.boundary_width:g} % of the diagonal"
+    return f"{evaluation.checkpoint} on {evaluation.labels}, {images}\n{shown}; {boundary}"
 
 
 def totals(evaluation: Evaluation) -> list[list[str]]:

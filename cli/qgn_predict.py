@@ -24,12 +24,13 @@ def main() -> None:
 @click.option("--propagation", help="Which cells go on, such as 'prod>0.3'.  [default: pc, or dense]")
 @limit_options
 @ensemble_options
+@click.option("--no-pictures", is_flag=True, help="Write the labels alone, which takes much less time.")
 @click.option("--store", type=click.Path(path_type=Path), help="Also write the predictions as a store of trees.")
 @click.option("--overwrite", is_flag=True, help="Replace the files and the store of an earlier prediction.")
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
 def cli(
-    images: tuple[Path, ...], checkpoint: Path, out: Path, propagation: str | None, store: Path | None,
-    overwrite: bool, device: str | None, **options: Any,
+    images: tuple[Path, ...], checkpoint: Path, out: Path, propagation: str | None, no_pictures: bool,
+    store: Path | None, overwrite: bool, device: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Predict IMAGES: raw-id labels, colour overlays and pictures of the predicted trees.
 
@@ -51,7 +52,10 @@ def cli(
     )  # fmt: skip
     total = None if any(item.moving for item in inputs) else len(inputs)
     with tqdm(total=total, desc="predict", unit="image", disable=None) as bar:
-        count = predict_files(predictor, inputs, out, store=store, overwrite=overwrite, progress=bar.update)
-    click.echo(f"{out}: NAME_labels.png, NAME_overlay.png and NAME_tree.png of {count} images")
+        count = predict_files(
+            predictor, inputs, out, pictures=not no_pictures, store=store, overwrite=overwrite, progress=bar.update
+        )
+    files = "NAME_labels.png" if no_pictures else "NAME_labels.png, NAME_overlay.png and NAME_tree.png"
+    click.echo(f"{out}: {files} of {count} image{'s' if count > 1 else ''}")
     if store is not None:
         click.echo(f"{store}: the predictions as trees")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,14 @@ class Evaluation:
     """The split that the training set these images aside from, where the store has no 'val' of its own."""
     images: int
     without_photo: int
+    ensemble: Ensemble
+    boundary_width: float
     schemes: dict[str, Scores]
 
     def to_json(self) -> dict[str, Any]:
         """Return the evaluation as ``qgn-eval --json`` prints it."""
-        return {**vars(self), "schemes": {name: scores.to_json() for name, scores in self.schemes.items()}}
+        schemes = {name: scores.to_json() for name, scores in self.schemes.items()}
+        return {**vars(self), "ensemble": asdict(self.ensemble), "schemes": schemes}
 
 
 def evaluate_checkpoint(
@@ -176,8 +179,10 @@ def evaluate_checkpoint(
         model.to(device), loader, described.classes, schemes, ensemble=ensemble, boundary_width=boundary_width,
         device=device, progress=lambda done: progress(done, len(indices)),
     )  # fmt: skip
-    left_out = len(chosen) - len(indices)
-    return Evaluation(str(checkpoint), str(labels), split, set_aside_from, len(indices), left_out, scores)
+    return Evaluation(
+        str(checkpoint), str(labels), split, set_aside_from, len(indices), len(chosen) - len(indices), ensemble,
+        boundary_width, scores,
+    )  # fmt: skip
 
 
 def _choose(

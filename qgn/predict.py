@@ -132,6 +132,7 @@ def predict_files(
     inputs: Sequence[Input],
     out: str | Path,
     *,
+    pictures: bool = True,
     store: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[int], object] = lambda _: None,
@@ -142,6 +143,7 @@ def predict_files(
 
     Parameters
     ----------
+    pictures : write the last two; they take longer than a small network on a GPU.
     store : also write the predictions there, as a store of trees.
     overwrite : replace files, and the store, of an earlier prediction; never a photo.
     progress : called with 1 after each frame.
@@ -152,7 +154,7 @@ def predict_files(
     MaskError, StoreError : a file or the store cannot be written; an older store stays.
     """
     out, store = Path(out), None if store is None else Path(store)
-    _check_outputs(inputs, out, store, overwrite=overwrite)
+    _check_outputs(inputs, out, OUTPUTS if pictures else (LABELS,), store, overwrite=overwrite)
     classes = predictor.checkpoint.classes
     raw_ids = np.array(classes.raw_ids)
     raw_ids = raw_ids.astype(np.uint8 if raw_ids.max() < 256 else np.uint16)
@@ -164,11 +166,12 @@ def predict_files(
                 prediction = predictor(photo)
                 mask = raw_ids[prediction.classes]
                 write_mask(out / f"{name}{LABELS}", mask, "png:L" if mask.dtype == np.uint8 else "png:I;16")
-                for end, picture in (
-                    (OVERLAY, overlay(photo, prediction.classes, palette)),
-                    (TREE, tree_picture(photo, prediction.grown, palette)),
-                ):
-                    write_picture(out / f"{name}{end}", picture, overwrite=overwrite)
+                if pictures:
+                    for end, picture in (
+                        (OVERLAY, overlay(photo, prediction.classes, palette)),
+                        (TREE, tree_picture(photo, prediction.grown, palette)),
+                    ):
+                        write_picture(out / f"{name}{end}", picture, overwrite=overwrite)
                 if spool is not None:
                     spool.add(name, mask, None if item.moving else item.path)
                 count += 1
@@ -178,14 +181,16 @@ def predict_files(
     return count
 
 
-def _check_outputs(inputs: Sequence[Input], out: Path, store: Path | None, *, overwrite: bool) -> None:
-    """Refuse to write over a photo, or over anything without ``overwrite``."""
+def _check_outputs(
+    inputs: Sequence[Input], out: Path, ends: tuple[str, ...], store: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse to write files with these endings over a photo, or over anything without ``overwrite``."""
     given = {place for item in inputs for place in (item.path.resolve(), item.path.parent.resolve() / item.path.name)}
-    files = [out / f"{item.name}{end}" for item in inputs if not item.moving for end in OUTPUTS]
+    files = [out / f"{item.name}{end}" for item in inputs if not item.moving for end in ends]
     folders = [out / item.name for item in inputs if item.moving]
     places = {folder.resolve() for folder in folders}
     replaced = [file for file in files if file.parent.resolve() / file.name in given]
-    replaced += [place for place in given if place.parent in places and place.name.endswith(OUTPUTS)]
+    replaced += [place for place in given if place.parent in places and place.name.endswith(ends)]
     if replaced:
         raise TrainingError(
             f"{replaced[0]}: is one of the photos, and a prediction would replace it. Choose another --out"

@@ -136,7 +136,7 @@ def raising(batches: Iterable[Batch | QuadcodecError]) -> Iterator[Batch]:
 
 @dataclass(frozen=True, eq=False)
 class Samples(Dataset[Sample | QuadcodecError]):
-    """Give samples of a store by (image, draw): what the training and evaluation loaders read.
+    """Give samples of a store by (image, draw): what the training loader reads.
 
     An image that cannot be read is given as the error: raised in a worker, it would reach the user as a
     DataLoader's traceback. `raising` raises it.
@@ -145,7 +145,6 @@ class Samples(Dataset[Sample | QuadcodecError]):
     ----------
     views : what is drawn of each image.
     seed : augmentation is a pure function of (seed, draw), whichever worker reads it.
-    native : give masks at their own size, too.
     """
 
     store: LabelStore
@@ -153,14 +152,11 @@ class Samples(Dataset[Sample | QuadcodecError]):
     classes: ClassMap
     views: Views
     seed: int = 0
-    native: bool = False
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | QuadcodecError:
         index, draw = key
         rng = np.random.default_rng([self.seed, draw])
         try:
-            return load_sample(
-                self.store, index, self.root, self.classes, lambda size: self.views.draw(size, rng), native=self.native
-            )
+            return load_sample(self.store, index, self.root, self.classes, lambda size: self.views.draw(size, rng))
         except QuadcodecError as error:
             return error
