@@ -46,11 +46,14 @@ def table(
     from tqdm import tqdm
 
     from qgn.bench.table import lines, make_plans, run_table
+    from qgn.config import TrainConfig
+    from qgn.device import choose_device
     from qgn.setup import gather
 
     if not all(seed.isdecimal() for seed in seeds):
         raise click.BadParameter("expected numbers such as 0,1,2", param_hint="--seeds")
     given = gather([], None, (f"save_every={min(steps, 50)}", *settings, f"steps={steps}"), {"labels": store})
+    given["device"] = choose_device(given.get("device"), given.get("workers", TrainConfig.workers))
     plans = make_plans(models, schemes)
     with tqdm(total=len(plans) * len(seeds), desc="rows", unit="row", disable=None) as bar:
         results = []

@@ -13,7 +13,6 @@ from typing import Any
 from qgn.bench.measure import saved_bytes
 from qgn.config import FREE, TrainConfig
 from qgn.data.batch import LabelBatch
-from qgn.device import choose_device
 from qgn.errors import TrainingError
 from qgn.evaluate import evaluate_checkpoint, evaluation_loader
 from qgn.losses import criterion_of
@@ -138,7 +137,7 @@ def run_table(
     Parameters
     ----------
     settings
-        Of `TrainConfig`, shared by all; `labels` among them.
+        Of `TrainConfig`, shared by all; `labels` and `device` among them.
     say
         Told which row is next.
 
@@ -149,8 +148,7 @@ def run_table(
     StoreError, CheckpointError
         As `prepare`, `train` and `evaluate_checkpoint`.
     """
-    device = choose_device(settings.get("device"), settings.get("workers", TrainConfig.workers))
-    jobs = [(plan, _config(settings, plan, seed, out, device)) for seed in seeds for plan in plans]
+    jobs = [(plan, _config(settings, plan, seed, out)) for seed in seeds for plan in plans]
     setups = [prepare(config) for _, config in jobs[: len(plans)]]
     for (plan, _), setup in zip(jobs, setups, strict=False):
         schemes = model_of(setup.config, 1).schemes
@@ -164,10 +162,10 @@ def run_table(
         yield read_result(config) or _run(plan, prepare(config), on_step)
 
 
-def _config(settings: Mapping[str, Any], plan: Plan, seed: int, out: Path, device: str) -> TrainConfig:
+def _config(settings: Mapping[str, Any], plan: Plan, seed: int, out: Path) -> TrainConfig:
     steps = settings.get("steps", TrainConfig.steps)
     own = {"model": plan.model, "propagation": plan.training, "seed": seed, "eval_every": steps}
-    return resolve({**settings, **own, "work_dir": str(out / f"{plan.name} {steps} seed {seed}")}, device)
+    return resolve({**settings, **own, "work_dir": str(out / f"{plan.name} {steps} seed {seed}")}, settings["device"])
 
 
 def read_result(config: TrainConfig) -> Result | None:
@@ -185,12 +183,17 @@ def read_result(config: TrainConfig) -> Result | None:
         result = Result(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: cannot be read as a row of a table ({error}). Delete it") from error
-    here = json.loads(json.dumps(config.to_json()))
+    here = _settings(config)
     other = [key for key in here if key not in FREE and here[key] != result.settings.get(key)]
     if other:
         found = ", ".join(f"{key}={result.settings.get(key)}, not {here[key]}" for key in other)
         raise TrainingError(f"{path}: was trained with {found}. Choose another --out")
     return result
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Return a run's settings as JSON gives them back: lists for tuples."""
+    return json.loads(json.dumps(config.to_json()))
 
 
 def _run(plan: Plan, setup: Setup, on_step: Callable[[Step], object]) -> Result:
@@ -206,7 +209,7 @@ def _run(plan: Plan, setup: Setup, on_step: Callable[[Step], object]) -> Result:
     result = Result(
         plan.model, plan.training, plan.evaluation, config.seed, scores.miou, scores.pixel_accuracy,
         scores.encoder_gmacs + scores.decoder_gmacs, kept_by_a_step(setup), training_seconds(work / LOG, config),
-        config.to_json(),
+        _settings(config),
     )  # fmt: skip
     write_atomic(work / ROW, json.dumps(asdict(result)).encode())
     return result
