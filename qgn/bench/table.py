@@ -19,7 +19,7 @@ from qgn.losses import criterion_of
 from qgn.models.build import QUADTREE
 from qgn.run_folder import LAST, LOG
 from qgn.setup import Setup, model_of, prepare, resolve
-from qgn.sparse.propagation import Schedule, checked
+from qgn.sparse.propagation import Propagation, Schedule, checked
 from qgn.trainer import Step, train
 from quadcodec.files import write_atomic
 
@@ -114,6 +114,8 @@ def make_plans(models: Sequence[str], schemes: Sequence[str]) -> list[Plan]:
             training, slash, evaluation = scheme.rpartition("/")
             if not slash:
                 raise TrainingError(f"scheme '{scheme}': expected TRAINING/EVALUATION such as gtc/pc")
+            if model in QUADTREE:
+                evaluation = str(Propagation.parse(evaluation))
             plans.append(Plan(model, training, evaluation))
     double = {plan.name for plan in plans if plans.count(plan) > 1}
     if double:
@@ -153,10 +155,9 @@ def run_table(
     for (plan, _), setup in zip(jobs, setups, strict=False):
         schemes = model_of(setup.config, 1).schemes
         Schedule.parse(plan.training, schemes)
-        if checked(plan.evaluation, schemes) != plan.evaluation:
-            raise TrainingError(f"scheme '{plan.evaluation}': write {checked(plan.evaluation, schemes)!r}")
+        checked(plan.evaluation, schemes)
     if not setups or not setups[0].images.val:
-        raise TrainingError(f"{settings['labels']}: has no images to evaluate on. Set val_fraction above 0")
+        raise TrainingError(f"{settings['labels']}: has no images for validation. Set val_fraction above 0")
     for plan, config in jobs:
         say(f"{plan.name}, seed {config.seed}")
         yield read_result(config) or _run(plan, prepare(config), on_step)
