@@ -16,10 +16,23 @@ from .tables import align
 if TYPE_CHECKING:
     from qgn.bench.table import Line
 
-HEAD = ["model", "trained", "evaluated", "seeds", "mIoU", "pixel accuracy", "GMAC", "kept MB", "seconds", "behind"]
+HEAD = [
+    "model",
+    "trained",
+    "evaluated",
+    "seeds",
+    "mIoU",
+    "pixel accuracy",
+    "GMAC",
+    "kept MB",
+    "s a step",
+    "seconds",
+    "behind",
+]
 NOTE = """\
 Last checkpoints on the val split; mIoU is the mean over the seeds, with its standard deviation. Kept: what a training
-step keeps for the backward pass, an image. Behind: points of mIoU below the best line; less than 2 are no ranking."""
+step keeps for the backward pass, an image. Seconds a step: CPU time of forward and backward pass, one thread; all
+seconds: of the training by the clock. Behind: points of mIoU below the best line; less than 2 are no ranking."""
 
 
 @click.command()
@@ -46,11 +59,14 @@ def table(
     from tqdm import tqdm
 
     from qgn.bench.table import lines, make_plans, run_table
+    from qgn.config import TrainConfig
+    from qgn.device import choose_device
     from qgn.setup import gather
 
     if not all(seed.isdecimal() for seed in seeds):
         raise click.BadParameter("expected numbers such as 0,1,2", param_hint="--seeds")
     given = gather(None, None, (f"save_every={min(steps, 50)}", *settings, f"steps={steps}", f"labels={store}"))
+    given["device"] = choose_device(given.get("device"), given.get("workers", TrainConfig.workers))
     plans = make_plans(models, schemes)
     with tqdm(total=len(plans) * len(seeds), desc="rows", unit="row", disable=None) as bar:
         results = []
@@ -72,7 +88,12 @@ def cells(found: Sequence[Line]) -> list[list[str]]:
     rows = [HEAD]
     for line in found:
         spread = "" if line.miou_sd is None else f" ± {line.miou_sd:.1f}"
-        figures = (f"{line.gmacs:.2f}", f"{line.kept_bytes / 1e6:.1f}", f"{line.seconds:.0f}")
+        figures = (
+            f"{line.gmacs:.2f}",
+            f"{line.kept_bytes / 1e6:.1f}",
+            f"{line.step_seconds:.2f}",
+            f"{line.seconds:.0f}",
+        )
         behind = "< 2" if line.behind is None else f"{line.behind:.1f}"
         rows.append(
             [line.model, line.training, line.evaluation, str(len(line.seeds)), f"{line.miou:.1f}{spread}",

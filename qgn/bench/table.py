@@ -5,27 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from qgn.bench.measure import saved_bytes
+import torch
+
+from qgn.bench.measure import saved_bytes, seconds
 from qgn.config import FREE, TrainConfig
-from qgn.data.batch import LabelBatch
-from qgn.device import choose_device
 from qgn.errors import TrainingError
 from qgn.evaluate import evaluate_checkpoint, evaluation_loader
 from qgn.losses import criterion_of
 from qgn.models.build import QUADTREE
 from qgn.run_folder import LAST, LOG
 from qgn.setup import Setup, model_of, prepare, resolve
-from qgn.sparse.propagation import Schedule, checked
+from qgn.sparse.propagation import Propagation, Schedule, checked
 from qgn.trainer import Step, train
 from quadcodec.files import write_atomic
 
 ROW = "row.json"
 """The finished row in the folder of its run."""
+FIGURES = ("pixel_accuracy", "gmacs", "kept_bytes", "seconds", "step_seconds")
+"""What a line holds the means of, besides mIoU."""
 NO_RANKING = 2.0
 """Points of mIoU below which one row is not said to be better than another."""
 
@@ -56,7 +57,10 @@ class Result:
     kept_bytes
         What a training step on the first batch keeps for the backward pass, an image; parameters left out.
     seconds
-        Of all training steps, reading included, evaluation left out.
+        Of all training steps, by the clock, reading included, evaluation left out.
+    step_seconds
+        CPU seconds of a forward and backward pass on that batch, on one thread, whatever else the machine does: the
+        shortest of three.
     settings
         Of the training.
     """
@@ -70,6 +74,7 @@ class Result:
     gmacs: float
     kept_bytes: int
     seconds: float
+    step_seconds: float
     settings: dict[str, Any]
 
 
@@ -90,6 +95,7 @@ class Line:
     gmacs: float
     kept_bytes: float
     seconds: float
+    step_seconds: float
     behind: float | None
 
 
@@ -115,6 +121,8 @@ def make_plans(models: Sequence[str], schemes: Sequence[str]) -> list[Plan]:
             training, slash, evaluation = scheme.rpartition("/")
             if not slash:
                 raise TrainingError(f"scheme '{scheme}': expected TRAINING/EVALUATION such as gtc/pc")
+            if model in QUADTREE:
+                evaluation = str(Propagation.parse(evaluation))
             plans.append(Plan(model, training, evaluation))
     double = {plan.name for plan in plans if plans.count(plan) > 1}
     if double:
@@ -138,7 +146,7 @@ def run_table(
     Parameters
     ----------
     settings
-        Of `TrainConfig`, shared by all; `labels` among them.
+        Of `TrainConfig`, shared by all; `labels` and `device` among them.
     say
         Told which row is next.
 
@@ -149,25 +157,23 @@ def run_table(
     StoreError, CheckpointError
         As `prepare`, `train` and `evaluate_checkpoint`.
     """
-    device = choose_device(settings.get("device"), settings.get("workers", TrainConfig.workers))
-    jobs = [(plan, _config(settings, plan, seed, out, device)) for seed in seeds for plan in plans]
+    jobs = [(plan, _config(settings, plan, seed, out)) for seed in seeds for plan in plans]
     setups = [prepare(config) for _, config in jobs[: len(plans)]]
     for (plan, _), setup in zip(jobs, setups, strict=False):
         schemes = model_of(setup.config, 1).schemes
         Schedule.parse(plan.training, schemes)
-        if checked(plan.evaluation, schemes) != plan.evaluation:
-            raise TrainingError(f"scheme '{plan.evaluation}': write {checked(plan.evaluation, schemes)!r}")
+        checked(plan.evaluation, schemes)
     if not setups or not setups[0].images.val:
-        raise TrainingError(f"{settings['labels']}: has no images to evaluate on. Set val_fraction above 0")
+        raise TrainingError(f"{settings['labels']}: has no images for validation. Set val_fraction above 0")
     for plan, config in jobs:
         say(f"{plan.name}, seed {config.seed}")
         yield read_result(config) or _run(plan, prepare(config), on_step)
 
 
-def _config(settings: Mapping[str, Any], plan: Plan, seed: int, out: Path, device: str) -> TrainConfig:
+def _config(settings: Mapping[str, Any], plan: Plan, seed: int, out: Path) -> TrainConfig:
     steps = settings.get("steps", TrainConfig.steps)
     own = {"model": plan.model, "propagation": plan.training, "seed": seed, "eval_every": steps}
-    return resolve({**settings, **own, "work_dir": str(out / f"{plan.name} {steps} seed {seed}")}, device)
+    return resolve({**settings, **own, "work_dir": str(out / f"{plan.name} {steps} seed {seed}")}, settings["device"])
 
 
 def read_result(config: TrainConfig) -> Result | None:
@@ -185,12 +191,17 @@ def read_result(config: TrainConfig) -> Result | None:
         result = Result(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: cannot be read as a row of a table ({error}). Delete it") from error
-    here = json.loads(json.dumps(config.to_json()))
+    here = _settings(config)
     other = [key for key in here if key not in FREE and here[key] != result.settings.get(key)]
     if other:
         found = ", ".join(f"{key}={result.settings.get(key)}, not {here[key]}" for key in other)
         raise TrainingError(f"{path}: was trained with {found}. Choose another --out")
     return result
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Return a run's settings as JSON gives them back: lists for tuples."""
+    return json.loads(json.dumps(config.to_json()))
 
 
 def _run(plan: Plan, setup: Setup, on_step: Callable[[Step], object]) -> Result:
@@ -203,10 +214,11 @@ def _run(plan: Plan, setup: Setup, on_step: Callable[[Step], object]) -> Result:
             batch_size=config.batch_size, workers=config.workers, device=config.device,
         ).schemes  # fmt: skip
     scores = schemes[plan.evaluation]
+    kept, step_seconds = measure_step(setup)
     result = Result(
         plan.model, plan.training, plan.evaluation, config.seed, scores.miou, scores.pixel_accuracy,
-        scores.encoder_gmacs + scores.decoder_gmacs, kept_by_a_step(setup), training_seconds(work / LOG, config),
-        config.to_json(),
+        scores.encoder_gmacs + scores.decoder_gmacs, kept, training_seconds(work / LOG, config), step_seconds,
+        _settings(config),
     )  # fmt: skip
     write_atomic(work / ROW, json.dumps(asdict(result)).encode())
     return result
@@ -218,24 +230,28 @@ def training_seconds(log: Path, config: TrainConfig) -> float:
     return sum(config.batch_size / line["images_per_second"] for line in lines if "images_per_second" in line)
 
 
-def kept_by_a_step(setup: Setup) -> int:
-    """Return the bytes that a training step on the first training images keeps for the backward pass, an image."""
+def measure_step(setup: Setup) -> tuple[int, float]:
+    """Return `Result.kept_bytes` and `Result.step_seconds` of a run, measured on the CPU with fresh weights."""
     config = setup.config
     loader = evaluation_loader(
         setup.store, setup.images.train[: config.batch_size], setup.root, setup.classes,
         size=config.image_size, batch_size=config.batch_size, workers=0,
     )  # fmt: skip
-    batch = next(iter(islice(loader, 1)))
+    batch = next(iter(loader))
     model = model_of(config, len(setup.classes))
     criterion = criterion_of(model, config.loss, gamma=config.gamma)
     scheme = Schedule.parse(config.propagation or model.schemes[0], model.schemes).scheme_at(0)
-    labels: LabelBatch = batch.labels
 
     def forward() -> Any:
-        prediction = model(batch.images_bchw, labels, scheme)
+        prediction = model(batch.images_bchw, batch.labels, scheme)
         return criterion(prediction.logits, prediction.targets)
 
-    return saved_bytes(model, [batch.images_bchw], forward) // len(batch.indices)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    kept = saved_bytes(model, [batch.images_bchw], forward)
+    step_seconds = seconds(lambda: forward().total.backward(), 3)
+    torch.set_num_threads(threads)
+    return kept // len(batch.indices), step_seconds
 
 
 def lines(results: Sequence[Result]) -> list[Line]:
@@ -252,6 +268,6 @@ def _line(key: tuple[str, str, str], group: Sequence[Result], best: float) -> Li
     mean = fmean(mious)
     return Line(
         *key, tuple(row.seed for row in group), mean, stdev(mious) if len(group) > 1 else None,
-        *(fmean(getattr(row, name) for row in group) for name in ("pixel_accuracy", "gmacs", "kept_bytes", "seconds")),
+        *(fmean(getattr(row, name) for row in group) for name in FIGURES),
         behind=best - mean if best - mean >= NO_RANKING else None,
     )  # fmt: skip

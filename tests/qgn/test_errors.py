@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import quadcodec
+from qgn.bench.table import Result, make_plans, read_result
 from qgn.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from qgn.config import TrainConfig
 from qgn.confusion import check_confusion
@@ -220,6 +221,13 @@ def two_splits(p):
     prepare(replace(p.config(), labels=str(p.other(masks, splits=["a", "b"]).path)))
 
 
+def a_row(p, values):
+    """Read a row of a table with some values."""
+    (p.folder / "run").mkdir()
+    (p.folder / "run" / "row.json").write_text(json.dumps(values))
+    read_result(p.config())
+
+
 def all_held_aside(p):
     divide(p.store, Path(p.store.info.image_root), train_split=None, val_fraction=0.0, seed=0, held_aside=4)
 
@@ -290,6 +298,10 @@ CASES = {
     "cannot go on with other settings": lambda p: again(p, lr=1.0),
     "are not those that the run in": changed_store,
     "is not the state of": lambda p: again(p, lambda work: (work / "last.safetensors").write_bytes(edited(p))),
+    "expected TRAINING/EVALUATION": lambda p: make_plans(["qgn_resnet18"], ["gtc"]),
+    "is asked for twice": lambda p: make_plans(["qgn_resnet18"], ["gtc/pc", "gtc/pc"]),
+    "cannot be read as a row of a table": lambda p: a_row(p, {}),
+    "Choose another --out": lambda p: a_row(p, dict.fromkeys(Result.__dataclass_fields__) | {"settings": {"lr": 1.0}}),
     "cannot be read as a training state": lambda p: again(p, lambda work: state_path(work, 1).write_bytes(b"?")),
 }
 
