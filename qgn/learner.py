@@ -23,6 +23,7 @@ from qgn.models.build import build_model
 from qgn.models.segmenter import Segmenter
 from qgn.models.weights import load_weights
 from qgn.optim import build_optimizer
+from qgn.sparse.sync import synchronise
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type that autocast computes in, by precision."""
@@ -89,6 +90,14 @@ def build_learner(config: TrainConfig, num_classes: int) -> Learner:
         scaler=torch.amp.GradScaler(torch.device(config.device).type, enabled=config.precision == "fp16"),
         average=copy.deepcopy(model).eval().requires_grad_(False) if config.ema else None,
     )
+
+
+def share(model: Segmenter) -> nn.Module:
+    """Return what to call in a model's place: with several processes, they share gradients and batch statistics."""
+    if world() == 1:
+        return model
+    synchronise(model)
+    return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def autocast(precision: str, device: torch.device | str) -> AbstractContextManager[object]:

@@ -17,10 +17,10 @@ from qgn.checkpoint import Checkpoint, checkpoint_bytes, write_checkpoint
 from qgn.class_weights import class_weights
 from qgn.data.sampler import TrainingOrder
 from qgn.data.samples import Batch, Samples, collate, raising
-from qgn.distributed import rank, share_gradients, world
+from qgn.distributed import rank, world
 from qgn.errors import TrainingError
 from qgn.evaluate import evaluate, evaluation_loader
-from qgn.learner import Gradient, Learner, autocast, build_learner, differentiate, seed_step, update
+from qgn.learner import Gradient, Learner, autocast, build_learner, differentiate, seed_step, share, update
 from qgn.models.segmenter import Segmenter
 from qgn.optim import rate
 from qgn.run_folder import BEST, LAST, can_resume, clear_run, cut_log, kept_path, open_run, state_path, tidy, write_line
@@ -75,7 +75,7 @@ def train(
     progress = resume_learner(learner, setup) if resumed else Progress()
     if resume and not resumed:
         clear_run(work)
-    network = share_gradients(learner.model)
+    network = share(learner.model)
     propagation = Schedule.parse(config.propagation, learner.model.schemes)
     scores: dict[str, Scores] = {}
     with open_run(config, resumed=resumed) as log:
@@ -185,7 +185,7 @@ def _evaluate(setup: Setup, model: Segmenter, images: Sequence[int]) -> dict[str
         return {}
     config = setup.config
     loader = evaluation_loader(
-        setup.store, images, setup.root, setup.classes, size=config.image_size,
+        setup.store, images[rank() :: world()], setup.root, setup.classes, size=config.image_size,
         batch_size=max(1, config.batch_size // (config.accumulate * world())), workers=config.workers,
     )  # fmt: skip
     with autocast(config.precision, config.device):
