@@ -68,8 +68,8 @@ def cli(
             if overwrite:
                 clear_run(setup.config.work_dir)
         _train(setup, resume=resume, quiet=rank() > 0)
-    if rank() == 0:
-        click.echo(f"{setup.config.work_dir}: last.safetensors, best.safetensors, log.jsonl, config.toml")
+        if rank() == 0:
+            click.echo(f"{setup.config.work_dir}: last.safetensors, best.safetensors, log.jsonl, config.toml")
 
 
 def _texts(options: Mapping[str, str | bool | tuple[str, ...] | None]) -> Iterator[str]:

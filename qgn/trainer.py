@@ -39,8 +39,8 @@ class Step:
     level_losses: tuple[float, ...]
     beta: tuple[float, ...]
     lr: float
-    grad_norm: float
-    """Length of the gradient before clipping."""
+    grad_norm: float | None
+    """Length of the gradient before clipping; None where float16 overflowed and the step was left out."""
     sites: int
     """Active sites of all levels, an image."""
     images_per_second: float
@@ -117,7 +117,7 @@ def _due(step: int, every: int | None) -> bool:
 
 def _checked_update(
     setup: Setup, learner: Learner, gradient: Gradient, parts: list[Batch], step: int, lr: float
-) -> float:
+) -> float | None:
     """Take the step; raise TrainingError if loss or gradient are no numbers."""
     if not math.isfinite(gradient.loss):
         raise TrainingError(_diverged(setup, step, "loss", gradient, parts))
