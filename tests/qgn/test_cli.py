@@ -187,3 +187,20 @@ def test_every_setting_is_an_option_too(monkeypatch):
     code, out, _ = invoke(qgn_train, "--help", monkeypatch=monkeypatch)
     assert code == 0
     assert all(f"--{field.name.replace('_', '-')} " in out for field in fields(TrainConfig))
+
+
+def test_a_run_is_resumed_with_its_own_settings(scenes, tmp_path, monkeypatch):
+    places = ["--labels", scenes, "--work-dir", tmp_path / "run", "--device", "cpu"]
+    settings = ["width=2", "steps=1", "batch_size=2", "workers=0"]
+    code, _, err = invoke(qgn_train, "--resume", *places, *settings, monkeypatch=monkeypatch)
+    assert code == 0, err  # nothing to resume: it begins
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    code, _, err = invoke(qgn_train, "--resume", *places, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert (tmp_path / "run" / "log.jsonl").read_text() == log
+    code, _, err = invoke(qgn_train, "--resume", *places, "lr=1", monkeypatch=monkeypatch)
+    assert code == 1
+    assert "other settings: lr=1.0 where it had 0.002" in err
+    code, _, err = invoke(qgn_train, "--resume", "--overwrite", *places, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "--resume goes on with the run that --overwrite deletes" in err
