@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from qgn.board import open_board
 from qgn.checkpoint import Checkpoint, checkpoint_bytes, write_checkpoint
 from qgn.class_weights import class_weights
 from qgn.data.sampler import TrainingOrder
@@ -78,7 +79,12 @@ def train(
     network = share(learner.model)
     propagation = Schedule.parse(config.propagation, learner.model.schemes)
     scores: dict[str, Scores] = {}
-    with open_run(config, resumed=resumed) as log:
+    with open_run(config, resumed=resumed) as log, open_board(config, progress.step) as show:
+
+        def note(line: dict[str, Any]) -> None:
+            write_line(log, line)
+            show(line)
+
         if resumed:
             cut_log(log, progress.log_bytes)
         else:
@@ -96,15 +102,15 @@ def train(
                 step, gradient.loss, tuple(gradient.per_level_l.tolist()), tuple(learner.criterion.beta_l.tolist()), lr,
                 norm, gradient.sites // config.batch_size, config.batch_size / (time.perf_counter() - began),
             )  # fmt: skip
-            write_line(log, asdict(report))
+            note(asdict(report))
             on_step(report)
             if _due(step, config.reweigh_every):
-                write_line(log, {"step": step, "class_weights": _reweigh(setup, learner)})
+                note({"step": step, "class_weights": _reweigh(setup, learner)})
             evaluated = _due(step, config.eval_every) or step == config.steps
             if evaluated:
                 scores = _evaluate(setup, learner.result, setup.images.val)
                 on_scores(step, scores)
-                write_line(log, {"step": step, "scores": {scheme: s.to_json() for scheme, s in scores.items()}})
+                note({"step": step, "scores": {scheme: s.to_json() for scheme, s in scores.items()}})
             if rank() == 0 and (evaluated or _due(step, config.save_every) or _due(step, config.keep_every)):
                 progress = replace(progress, step=step, log_bytes=log.stat().st_size)
                 progress = _save(setup, learner, progress, scores if evaluated else {})
