@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 _EXTRAS = {
-    "torch": "train", "safetensors": "train", "crackle": "bench", "matplotlib": "bench", "onnx": "onnx",
-    "onnxscript": "onnx",
+    "torch": "train", "safetensors": "train", "crackle": "bench", "matplotlib": "bench", "tensorboard": "tensorboard",
+    "onnx": "onnx", "onnxscript": "onnx",
 }  # fmt: skip
 
 

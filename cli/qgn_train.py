@@ -40,10 +40,11 @@ def _options() -> Iterator[click.Option]:
 )
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file of settings.")
 @click.option("--recipe", metavar="NAME", help="Settings of a published run; 'list' shows them.")
+@click.option("--native", is_flag=True, help="The same as --image-size none.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the work folder from its last save.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the work folder.")
 def cli(
-    settings: tuple[str, ...], config: Path | None, recipe: str | None, resume: bool, overwrite: bool,
+    settings: tuple[str, ...], config: Path | None, recipe: str | None, native: bool, resume: bool, overwrite: bool,
     **options: str | bool | tuple[str, ...] | None,
 ) -> None:  # fmt: skip
     """Train a quadtree generating network, or a dense one, on a store of label trees.
@@ -60,7 +61,7 @@ def cli(
     from qgn.run_folder import clear_run
     from qgn.setup import gather, prepare, resolve
 
-    given = gather(config, recipe, (*_texts(options), *settings), resume=resume)
+    given = gather(config, recipe, (*_texts(options), *(["image_size=none"] * native), *settings), resume=resume)
     with process_group(given.get("device"), given.get("workers", TrainConfig.workers)) as device:
         setup = prepare(resolve(given, device))
         if rank() == 0:
@@ -68,8 +69,8 @@ def cli(
             if overwrite:
                 clear_run(setup.config.work_dir)
         _train(setup, resume=resume, quiet=rank() > 0)
-    if rank() == 0:
-        click.echo(f"{setup.config.work_dir}: last.safetensors, best.safetensors, log.jsonl, config.toml")
+        if rank() == 0:
+            click.echo(f"{setup.config.work_dir}: last.safetensors, best.safetensors, log.jsonl, config.toml")
 
 
 def _texts(options: Mapping[str, str | bool | tuple[str, ...] | None]) -> Iterator[str]:

@@ -7,7 +7,19 @@ from typing import Any, Literal
 
 from qgn.settings import setting
 
-FREE = frozenset({"labels", "images", "work_dir", "weights", "device", "workers", "save_every", "keep_every"})
+FREE = frozenset(
+    {
+        "labels",
+        "images",
+        "work_dir",
+        "weights",
+        "device",
+        "workers",
+        "save_every",
+        "keep_every",
+        "tensorboard",
+    }
+)
 """Settings that a resumed run may change: where its files are, where it computes, and what it keeps."""
 
 
@@ -72,6 +84,7 @@ class TrainConfig:
     )
     save_every: int | None = setting(None, "steps between saves besides those at evaluations", least=1)
     keep_every: int | None = setting(None, "steps between checkpoints that are kept for good", least=1)
+    tensorboard: bool = setting(False, "show the log in TensorBoard, too (extra 'tensorboard')")
     backend: Literal["native", "spconv", "triton", "dense"] = setting("native", "what computes the sparse convolutions")
     recompute: bool = setting(False, "save memory: run each decoder level again in the backward pass")
     device: str = setting("cpu", "cpu or cuda", unset="cuda where there is one")

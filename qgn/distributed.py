@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from qgn.device import choose_device
 
@@ -46,15 +45,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share_gradients(model: nn.Module) -> nn.Module:
-    """Return what to call in the model's place, so that its gradients become the mean over all processes."""
-    return model if world() == 1 else DistributedDataParallel(model, broadcast_buffers=False)
-
-
 def summed(values: Tensor) -> Tensor:
-    """Return the sum over all processes of a tensor that each of them has, without gradient."""
+    """Return the sum over all processes of a tensor that each of them has, on its device, without gradient."""
     if world() == 1:
         return values
-    values = values.clone()
-    dist.all_reduce(values)
-    return values
+    # NCCL knows GPUs only.
+    total = values.to("cuda") if dist.get_backend() == "nccl" else values.clone()
+    dist.all_reduce(total)
+    return total.to(values.device)

@@ -19,6 +19,7 @@ from qgn.data.dataset import with_photos
 from qgn.data.samples import Batch, collate, raising
 from qgn.data.splits import divide
 from qgn.data.views import Size
+from qgn.distributed import summed, world
 from qgn.ensemble import PLAIN, Ensemble, EnsembleSamples
 from qgn.errors import CheckpointError, TrainingError
 from qgn.models.qgn import QGN
@@ -41,6 +42,8 @@ def evaluate(
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Scores]:
     """Score a model under several propagation schemes; they share one pass of the encoder.
+
+    Several processes each bring their part of the images, and each gets the scores of all.
 
     Parameters
     ----------
@@ -68,6 +71,10 @@ def evaluate(
             images += len(batch.indices)
             progress(len(batch.indices))
     model.train(was_training)
+    if world() > 1:
+        images, encoder_macs = summed(torch.tensor([images, encoder_macs])).tolist()
+        for tally in tallies.values():
+            tally.gather()
     return {scheme: tally.scores(images, encoder_macs) for scheme, tally in tallies.items()}
 
 

@@ -23,9 +23,12 @@ from qgn.models.build import build_model
 from qgn.models.segmenter import Segmenter
 from qgn.models.weights import load_weights
 from qgn.optim import build_optimizer
+from qgn.sparse.sync import synchronise
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type that autocast computes in, by precision."""
+FIRST_SCALE = 2.0**10
+"""Of float16 gradients; it grows by itself, and a step that overflows is left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +89,17 @@ def build_learner(config: TrainConfig, num_classes: int) -> Learner:
         model=model,
         criterion=criterion_of(model, config.loss, gamma=config.gamma).to(config.device),
         optimizer=build_optimizer(model, config),
-        scaler=torch.amp.GradScaler(torch.device(config.device).type, enabled=config.precision == "fp16"),
+        scaler=torch.amp.GradScaler(torch.device(config.device).type, FIRST_SCALE, enabled=config.precision == "fp16"),
         average=copy.deepcopy(model).eval().requires_grad_(False) if config.ema else None,
     )
+
+
+def share(model: Segmenter) -> nn.Module:
+    """Return what to call in a model's place: with several processes, they share gradients and batch statistics."""
+    if world() == 1:
+        return model
+    synchronise(model)
+    return DistributedDataParallel(model)
 
 
 def autocast(precision: str, device: torch.device | str) -> AbstractContextManager[object]:
@@ -138,8 +149,10 @@ def differentiate(
     return Gradient(loss, losses_l.new_tensor(per_level), seen_l, int(sites))
 
 
-def update(learner: Learner, gradient: Gradient, step: int, lr: float, config: TrainConfig) -> float:
+def update(learner: Learner, gradient: Gradient, step: int, lr: float, config: TrainConfig) -> float | None:
     """Take the step that the gradient points to; return the gradient's length before it was clipped.
+
+    None where float16 overflowed: the step is left out, and the scale halved.
 
     Raises
     ------
@@ -159,7 +172,7 @@ def update(learner: Learner, gradient: Gradient, step: int, lr: float, config: T
     learner.criterion.advance(gradient.per_level_l, gradient.counts_l)
     if learner.average is not None:
         _follow(learner.average, learner.model, min(config.ema, step / (step + 9)))
-    return norm.item()
+    return norm.item() if torch.isfinite(norm) else None
 
 
 @torch.no_grad()

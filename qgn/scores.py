@@ -18,6 +18,7 @@ from torch import Tensor
 from qgn.boundary import BoundaryCounts
 from qgn.data.classes import ClassMap
 from qgn.data.views import Size
+from qgn.distributed import summed
 from qgn.ensemble import Ensemble, Votes
 from qgn.metrics import CompositeScores, ConfusionMatrix
 from qgn.models.prediction import QuadtreePrediction
@@ -114,6 +115,15 @@ class Tally:
             restored_hw = restore(map_hw, (true_hw.shape[0], true_hw.shape[1]))
             self._confusion.update(restored_hw, torch.from_numpy(true_hw))
             self._boundary.update(restored_hw.numpy(), true_hw)
+
+    def gather(self) -> None:
+        """Add up what all processes have counted."""
+        self._confusion.counts_kk = summed(self._confusion.counts_kk)
+        self._boundary.counts_k3 = summed(torch.from_numpy(self._boundary.counts_k3)).numpy()
+        self._macs, counted = summed(torch.tensor([self._macs, int(self._composites is not None)])).tolist()
+        if counted:  # by some of them: one may have had no image
+            self._composites = self._composites or CompositeScores(device=self._device)
+            self._composites.counts_l5 = summed(self._composites.counts_l5)
 
     def scores(self, images: int, encoder_macs: int) -> Scores:
         """Return the scores of what was added: so many images, whose features cost so many multiply-adds."""

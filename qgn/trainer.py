@@ -13,14 +13,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from qgn.board import open_board
 from qgn.checkpoint import Checkpoint, checkpoint_bytes, write_checkpoint
 from qgn.class_weights import class_weights
 from qgn.data.sampler import TrainingOrder
 from qgn.data.samples import Batch, Samples, collate, raising
-from qgn.distributed import rank, share_gradients, world
+from qgn.distributed import rank, world
 from qgn.errors import TrainingError
 from qgn.evaluate import evaluate, evaluation_loader
-from qgn.learner import Gradient, Learner, autocast, build_learner, differentiate, seed_step, update
+from qgn.learner import Gradient, Learner, autocast, build_learner, differentiate, seed_step, share, update
 from qgn.models.segmenter import Segmenter
 from qgn.optim import rate
 from qgn.run_folder import BEST, LAST, can_resume, clear_run, cut_log, kept_path, open_run, state_path, tidy, write_line
@@ -39,8 +40,8 @@ class Step:
     level_losses: tuple[float, ...]
     beta: tuple[float, ...]
     lr: float
-    grad_norm: float
-    """Length of the gradient before clipping."""
+    grad_norm: float | None
+    """Length of the gradient before clipping; None where float16 overflowed and the step was left out."""
     sites: int
     """Active sites of all levels, an image."""
     images_per_second: float
@@ -75,10 +76,15 @@ def train(
     progress = resume_learner(learner, setup) if resumed else Progress()
     if resume and not resumed:
         clear_run(work)
-    network = share_gradients(learner.model)
+    network = share(learner.model)
     propagation = Schedule.parse(config.propagation, learner.model.schemes)
     scores: dict[str, Scores] = {}
-    with open_run(config, resumed=resumed) as log:
+    with open_run(config, resumed=resumed) as log, open_board(config, progress.step) as show:
+
+        def note(line: dict[str, Any]) -> None:
+            write_line(log, line)
+            show(line)
+
         if resumed:
             cut_log(log, progress.log_bytes)
         else:
@@ -96,15 +102,15 @@ def train(
                 step, gradient.loss, tuple(gradient.per_level_l.tolist()), tuple(learner.criterion.beta_l.tolist()), lr,
                 norm, gradient.sites // config.batch_size, config.batch_size / (time.perf_counter() - began),
             )  # fmt: skip
-            write_line(log, asdict(report))
+            note(asdict(report))
             on_step(report)
             if _due(step, config.reweigh_every):
-                write_line(log, {"step": step, "class_weights": _reweigh(setup, learner)})
+                note({"step": step, "class_weights": _reweigh(setup, learner)})
             evaluated = _due(step, config.eval_every) or step == config.steps
             if evaluated:
                 scores = _evaluate(setup, learner.result, setup.images.val)
                 on_scores(step, scores)
-                write_line(log, {"step": step, "scores": {scheme: s.to_json() for scheme, s in scores.items()}})
+                note({"step": step, "scores": {scheme: s.to_json() for scheme, s in scores.items()}})
             if rank() == 0 and (evaluated or _due(step, config.save_every) or _due(step, config.keep_every)):
                 progress = replace(progress, step=step, log_bytes=log.stat().st_size)
                 progress = _save(setup, learner, progress, scores if evaluated else {})
@@ -117,7 +123,7 @@ def _due(step: int, every: int | None) -> bool:
 
 def _checked_update(
     setup: Setup, learner: Learner, gradient: Gradient, parts: list[Batch], step: int, lr: float
-) -> float:
+) -> float | None:
     """Take the step; raise TrainingError if loss or gradient are no numbers."""
     if not math.isfinite(gradient.loss):
         raise TrainingError(_diverged(setup, step, "loss", gradient, parts))
@@ -185,7 +191,7 @@ def _evaluate(setup: Setup, model: Segmenter, images: Sequence[int]) -> dict[str
         return {}
     config = setup.config
     loader = evaluation_loader(
-        setup.store, images, setup.root, setup.classes, size=config.image_size,
+        setup.store, images[rank() :: world()], setup.root, setup.classes, size=config.image_size,
         batch_size=max(1, config.batch_size // (config.accumulate * world())), workers=config.workers,
     )  # fmt: skip
     with autocast(config.precision, config.device):

@@ -6,13 +6,14 @@ Shapes: n sites, i and o channels, 9 places of a 3x3 neighbourhood in row-major 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from . import sync
 from .backends import Backend, load_backend
 from .sites import Sites
 
@@ -104,25 +105,51 @@ class SubMConv3x3(nn.Module):
         return f"{in_channels}, {out_channels}"
 
 
+class Normalised(NamedTuple):
+    """Normalised rows, (n, c), with the mean and inverse deviation used, (c,)."""
+
+    y_nc: Tensor
+    mean_c: Tensor
+    invstd_c: Tensor
+    of_batch: bool
+    """The statistics are of these rows, or of the rows of all processes."""
+    per_row: Tensor | None
+    """Where they are of all processes: one over the number of rows, see `qgn.sparse.sync`."""
+
+
 class SiteBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over rows; with fewer than two rows it uses, and keeps, its running statistics."""
+    """Batch normalisation over rows; with fewer than two rows it uses, and keeps, its running statistics.
+
+    Attributes
+    ----------
+    synchronised
+        Rows are those of all processes, see `qgn.sparse.sync.synchronise`.
+    """
+
+    synchronised = False
 
     def of_batch(self, x_nc: Tensor) -> bool:
         """Return whether these rows are normalised by their own statistics."""
         return self.training and len(x_nc) >= 2
 
-    def normalise(self, x_nc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return normalised rows, (n, c), and the mean and inverse deviation used, (c,); no gradient passes."""
+    def normalise(self, x_nc: Tensor) -> Normalised:
+        """Normalise rows; no gradient passes."""
+        if self.training and self.synchronised:
+            mean_c, invstd_c, per_row = sync.statistics(self, x_nc)
+            y_nc = sync.normalised(x_nc, self.weight, self.bias, mean_c, invstd_c)
+            return Normalised(y_nc, mean_c, invstd_c, True, per_row)
         of_batch = self.of_batch(x_nc)
         y_nc, mean_c, invstd_c = torch.native_batch_norm(
             x_nc, self.weight, self.bias, self.running_mean, self.running_var, of_batch, self.momentum, self.eps
         )
         if of_batch:
             self.num_batches_tracked.add_(1)
-            return y_nc, mean_c, invstd_c
-        return y_nc, self.running_mean.clone(), (self.running_var + self.eps).rsqrt()
+            return Normalised(y_nc, mean_c, invstd_c, True, None)
+        return Normalised(y_nc, self.running_mean.clone(), (self.running_var + self.eps).rsqrt(), False, None)
 
     def forward(self, x_nc: Tensor) -> Tensor:
+        if self.training and self.synchronised:
+            return sync.normalise(self, x_nc)
         if self.of_batch(x_nc) or not self.training:
             return super().forward(x_nc)
         return F.batch_norm(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import sync
 from .backends import Backend, load_backend
 from .conv import SiteBatchNorm, SubMConv3x3, by_place, compute_type
 from .gemm import matmul
@@ -66,9 +67,9 @@ class _NormReluConv(torch.autograd.Function):
 
 def _normalise(ctx: Any, norm: SiteBatchNorm, x_nc: Tensor, gamma_c: Tensor, beta_c: Tensor, *saved: Tensor) -> Tensor:
     """Return the normalised, rectified rows; save what the backward pass needs, and `saved`."""
-    y_nc, mean_c, invstd_c = norm.normalise(x_nc)
+    y_nc, mean_c, invstd_c, ctx.of_batch, ctx.per_row = norm.normalise(x_nc)
     ctx.save_for_backward(x_nc, gamma_c, beta_c, mean_c, invstd_c, *saved)
-    ctx.of_batch, ctx.eps = norm.of_batch(x_nc), norm.eps
+    ctx.eps = norm.eps
     return y_nc.relu_()
 
 
@@ -83,6 +84,8 @@ def _normalise_backward(
     """Return the gradients with respect to the input, gamma and beta; y is what came out of the ReLU."""
     x_nc, gamma_c, _, mean_c, invstd_c = saved
     dy_nc = torch.ops.aten.threshold_backward(dy_nc, y_nc, 0)
+    if ctx.per_row is not None:
+        return sync.gradients(dy_nc, x_nc, gamma_c, mean_c, invstd_c, ctx.per_row)
     if ctx.of_batch:
         return torch.ops.aten.native_batch_norm_backward(
             dy_nc, x_nc, gamma_c, None, None, mean_c, invstd_c, True, ctx.eps, [True, True, True]

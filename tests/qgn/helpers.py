@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
+import quadcodec
 from qgn.sparse.frontier import child_nodes, root_nodes
 from qgn.sparse.sites import select_sites
 from quadcodec.pyramid import COMPOSITE, OUTSIDE
@@ -79,3 +84,12 @@ def random_descent(share, *, seed=0, grid=(2, 2, 3), labels=None):
         yield nodes, sites
         nodes = child_nodes(nodes, sites, labels)
     yield nodes, None
+
+
+def write_store(folder: Path, masks: list[np.ndarray], **values: Any) -> None:
+    """Write the store `s.zarr` of masks whose photos show them; VOID is void."""
+    for i, mask in enumerate(masks):
+        Image.fromarray(np.repeat(mask[:, :, None], 3, axis=2)).save(folder / f"{i}.png")
+    shutil.rmtree(folder / "s.zarr", ignore_errors=True)
+    names = [f"{i}.png" for i in range(len(masks))]
+    quadcodec.write(folder / "s.zarr", masks, images=names, image_root=str(folder), void=[VOID], **values)

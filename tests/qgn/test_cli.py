@@ -156,7 +156,7 @@ def test_settings_come_from_recipe_file_and_command_line(scenes, tmp_path, monke
     code, out, err = invoke(
         qgn_train, "--recipe", "cityscapes_gtc_gamma125", "--config", tmp_path / "mine.toml", "--labels", scenes,
         "--work-dir", work, "--device", "cpu", "width=2", "batch_size=2", "workers=0",
-        "reweigh_images=1", monkeypatch=monkeypatch,
+        "reweigh_images=1", "short_edges=64", monkeypatch=monkeypatch,
     )  # fmt: skip
     assert code == 0, err
     assert "native size" in out
@@ -177,13 +177,33 @@ def test_every_setting_is_an_option_too(monkeypatch):
         raise TrainingError("enough")
 
     monkeypatch.setattr("qgn.setup.gather", gathered)
-    options = ["--image-size", "192x256", "--lr", "2e-3", "--void", 255, "--void", "7", "--no-flip", "--recompute"]
+    options = [
+        "--image-size", "192x256", "--lr", "2e-3", "--void", 255, "--void", "7", "--no-flip", "--recompute", "--native",
+    ]  # fmt: skip
     code, _, err = invoke(qgn_train, "--labels", "a.zarr", *options, "steps=9", monkeypatch=monkeypatch)
     assert (code, err.splitlines()[-1].split()[-1]) == (1, "enough")
-    assert said == [
-        "labels=a.zarr", "void=255,7", "image_size=192x256", "lr=2e-3", "flip=false", "recompute=true", "steps=9",
+    assert sorted(said[:-2]) == [  # click gives them in another order
+        "flip=false", "image_size=192x256", "labels=a.zarr", "lr=2e-3", "recompute=true", "void=255,7",
     ]  # fmt: skip
+    assert said[-2:] == ["image_size=none", "steps=9"]
     assert parse(TrainConfig, said)["void"] == (255, 7)
     code, out, _ = invoke(qgn_train, "--help", monkeypatch=monkeypatch)
     assert code == 0
     assert all(f"--{field.name.replace('_', '-')} " in out for field in fields(TrainConfig))
+
+
+def test_a_run_is_resumed_with_its_own_settings(scenes, tmp_path, monkeypatch):
+    places = ["--labels", scenes, "--work-dir", tmp_path / "run", "--device", "cpu"]
+    settings = ["width=2", "steps=1", "batch_size=2", "workers=0"]
+    code, _, err = invoke(qgn_train, "--resume", *places, *settings, monkeypatch=monkeypatch)
+    assert code == 0, err  # nothing to resume: it begins
+    log = (tmp_path / "run" / "log.jsonl").read_text()
+    code, _, err = invoke(qgn_train, "--resume", *places, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert (tmp_path / "run" / "log.jsonl").read_text() == log
+    code, _, err = invoke(qgn_train, "--resume", *places, "lr=1", monkeypatch=monkeypatch)
+    assert code == 1
+    assert "other settings: lr=1.0 where it had 0.002" in err
+    code, _, err = invoke(qgn_train, "--resume", "--overwrite", *places, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "--resume goes on with the run that --overwrite deletes" in err

@@ -20,7 +20,7 @@ from qgn.run_folder import state_path
 from qgn.setup import prepare
 from qgn.trainer import train
 
-from .helpers import blobs
+from .helpers import blobs, write_store
 
 RUN = TrainConfig(labels="", work_dir="", width=2, steps=8, batch_size=2, eval_every=4, save_every=3, workers=0)
 AVERAGED = {"ema": 0.9, "reweigh_every": 2, "reweigh_images": 1, "accumulate": 2, "clip": 1.0, "scale": (0.7, 1.3)}
@@ -94,16 +94,6 @@ def run(tmp_path):
     config = replace(RUN, labels=str(tmp_path / "s.zarr"), work_dir=str(tmp_path / "run"), steps=2, eval_every=2)
     train(prepare(config))
     return config
-
-
-def write_store(folder, masks, **values):
-    from PIL import Image
-
-    for i, mask in enumerate(masks):
-        Image.fromarray(np.repeat(mask[:, :, None], 3, axis=2)).save(folder / f"{i}.png")
-    shutil.rmtree(folder / "s.zarr", ignore_errors=True)
-    names = [f"{i}.png" for i in range(len(masks))]
-    quadcodec.write(folder / "s.zarr", masks, images=names, image_root=str(folder), void=[255], **values)
 
 
 def test_a_finished_run_has_nothing_left_to_do(run):

@@ -6,6 +6,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from PIL import Image
 
@@ -17,7 +18,7 @@ from qgn.errors import CheckpointError, TrainingError
 from qgn.losses import QuadtreeLoss
 from qgn.models.decoder import Decoder
 from qgn.optim import rate
-from qgn.run_folder import clear_run
+from qgn.run_folder import clear_run, state_path
 from qgn.setup import default_image_size, prepare
 from qgn.trainer import train
 from quadcodec.convert import convert, plan_conversion
@@ -315,3 +316,53 @@ def test_camvid_is_learnt_in_160_steps(real_data, tmp_path):
     )  # fmt: skip
     scores = trainer.train(prepare(config))
     assert scores["pc"].miou >= 31
+
+
+def test_class_weights_follow_the_held_aside_images(config, monkeypatch):
+    setup = prepare(replace(config, reweigh_every=2, reweigh_images=1, steps=2))
+
+    def scored(model, loader, classes, *args, **kwargs):
+        reweighing = {index for batch in loader.batch_sampler for index, _ in batch} == set(setup.images.held_aside)
+        iou = {name: float(k) if reweighing else 0.0 for k, name in enumerate(classes.names)}
+        return {"pc": SimpleNamespace(miou=0.0, iou=iou, to_json=dict)}
+
+    monkeypatch.setattr(trainer, "evaluate", scored)
+    train(setup)
+    (line,) = [line for line in lines(config) if "class_weights" in line]
+    assert line["step"] == 2
+    assert line["class_weights"] == [2.0] * 9 + [1.0] * 10
+    with safetensors.safe_open(state_path(Path(config.work_dir), 2), framework="pt") as file:
+        assert file.get_tensor("criterion.weight_k").tolist() == [1.0, *line["class_weights"]]
+
+
+def test_a_gradient_that_is_no_number_stops_the_run(config, monkeypatch):
+    real = QuadtreeLoss.forward
+
+    def forward(self, logits, targets, counts_l):
+        value = real(self, logits, targets, counts_l)
+        return value._replace(total=value.total + (logits[0].sum() - logits[0].sum().detach()) * float("inf"))
+
+    monkeypatch.setattr(QuadtreeLoss, "forward", forward)
+    with pytest.raises(
+        TrainingError, match=r"step 1: the (loss|gradient) is no number .* no checkpoint was written yet"
+    ):
+        train(prepare(config))
+
+
+def test_a_full_disk_while_saving_keeps_the_run_s_older_save(config, monkeypatch, tmp_path):
+    real = trainer.write_checkpoint
+
+    def write(path, data):
+        if json.loads((path.parent / "log.jsonl").read_text().splitlines()[-1])["step"] == 3:
+            with monkeypatch.context() as patch:
+                patch.setattr("os.fsync", mock.Mock(side_effect=OSError(28, "No space left on device")))
+                real(path, data)
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_checkpoint", write)
+        with pytest.raises(CheckpointError, match=r"state_000003\.safetensors: cannot be written \(No space left"):
+            train(prepare(config))
+    assert load_checkpoint(Path(config.work_dir) / "last.safetensors")[0].step == 2
+    train(prepare(config), resume=True)  # when there is space again
+    assert load_checkpoint(Path(config.work_dir) / "last.safetensors")[0].step == 3

@@ -1,0 +1,23 @@
+import pytest
+
+from qgn.config import TrainConfig
+from qgn.setup import prepare
+from qgn.trainer import train
+
+pytest.importorskip("tensorboard", reason="tensorboard is not installed (extra 'tensorboard')")
+
+
+def test_the_log_s_numbers_are_scalars(scenes, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = TrainConfig(
+        labels=str(scenes), work_dir=str(tmp_path / "run"), width=4, steps=2, batch_size=2, eval_every=2, workers=0,
+        tensorboard=True,
+    )  # fmt: skip
+    train(prepare(config))
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    names = set(board.Tags()["scalars"])
+    levels = {f"{name}/{level}" for name in ("level_losses", "beta") for level in range(6)}
+    scores = {"scores/pc/miou", "scores/pc/composite_precision/5", "scores/pc/composite_recall/5"}
+    assert levels | scores | {"loss", "lr", "grad_norm", "sites"} <= names
+    assert [event.step for event in board.Scalars("loss")] == [1, 2]
