@@ -79,11 +79,11 @@ def train(
     network = share(learner.model)
     propagation = Schedule.parse(config.propagation, learner.model.schemes)
     scores: dict[str, Scores] = {}
-    with open_run(config, resumed=resumed) as log, open_board(config, progress.step) as show:
+    with open_run(config, resumed=resumed) as log, open_board(setup, progress.step) as board:
 
         def note(line: dict[str, Any]) -> None:
             write_line(log, line)
-            show(line)
+            board.line(line)
 
         if resumed:
             cut_log(log, progress.log_bytes)
@@ -111,6 +111,7 @@ def train(
                 scores = _evaluate(setup, learner.result, setup.images.val)
                 on_scores(step, scores)
                 note({"step": step, "scores": {scheme: s.to_json() for scheme, s in scores.items()}})
+                board.pictures(setup, _described(setup, step, scores), learner.result)
             if rank() == 0 and (evaluated or _due(step, config.save_every) or _due(step, config.keep_every)):
                 progress = replace(progress, step=step, log_bytes=log.stat().st_size)
                 progress = _save(setup, learner, progress, scores if evaluated else {})
@@ -142,18 +143,23 @@ def _diverged(setup: Setup, step: int, what: str, gradient: Gradient, parts: lis
     return f"step {step}: the {what} is no number ({levels}); {rest}. Lower lr, or look at the images {names}"
 
 
+def _described(setup: Setup, step: int, scores: dict[str, Scores]) -> Checkpoint:
+    config = setup.config
+    values = {scheme: s.to_json() for scheme, s in scores.items()}
+    # Absolute: an evaluation elsewhere asks whether it is given the same store.
+    settings = config.to_json() | {"labels": str(setup.store.path.resolve())}
+    return Checkpoint(
+        config.model, config.width, setup.classes, config.image_size, step, values, settings, config.variants
+    )
+
+
 def _save(setup: Setup, learner: Learner, progress: Progress, scores: dict[str, Scores]) -> Progress:
     """Write state and checkpoints; return the progress with the best score so far.
 
     The last checkpoint comes last: what was killed before goes on from the older one, and writes the others again.
     """
     config, work = setup.config, Path(setup.config.work_dir)
-    values = {scheme: s.to_json() for scheme, s in scores.items()}
-    # Absolute: an evaluation elsewhere asks whether it is given the same store.
-    settings = config.to_json() | {"labels": str(setup.store.path.resolve())}
-    checkpoint = Checkpoint(
-        config.model, config.width, setup.classes, config.image_size, progress.step, values, settings, config.variants
-    )
+    checkpoint = _described(setup, progress.step, scores)
     weights = checkpoint_bytes(checkpoint, learner.result, learner.criterion.beta_l)
     best = not setup.images.val
     if scores:

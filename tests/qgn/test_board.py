@@ -7,7 +7,7 @@ from qgn.trainer import train
 pytest.importorskip("tensorboard", reason="tensorboard is not installed (extra 'tensorboard')")
 
 
-def test_the_log_s_numbers_are_scalars(scenes, tmp_path):
+def test_a_board_shows_the_log_s_numbers_and_predictions(scenes, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = TrainConfig(
@@ -21,3 +21,8 @@ def test_the_log_s_numbers_are_scalars(scenes, tmp_path):
     scores = {"scores/pc/miou", "scores/pc/composite_precision/5", "scores/pc/composite_recall/5"}
     assert levels | scores | {"loss", "lr", "grad_norm", "sites"} <= names
     assert [event.step for event in board.Scalars("loss")] == [1, 2]
+    setup = prepare(config)
+    names = {setup.store.names[i] for i in setup.images.val}
+    assert set(board.Tags()["images"]) == {f"{kind}/{name}" for kind in ("classes", "tree") for name in names}
+    (event,) = board.Images(f"classes/{min(names)}")
+    assert (event.step, event.height, event.width) == (2, 64, 128)
