@@ -8,8 +8,8 @@ CAMVID is the data set's folder. What OUT holds is not done again: a killed run 
 Trainings that agree over the first two thirds of their steps share them; one thread and fixed seeds make that exact.
 
 Every training computes what `qgn.trainer` does (but keeps the samples in memory): schedule 'tail', AdamW 2e-3, batch
-8, flips, last weights. Thresholds are chosen on 40 training images that no training sees, at no more than 20 % of the
-cells. Val, 101 images at their own size, is scored once.
+8, flips, last weights. Rules and schemes are chosen on 40 training images that no training sees; rules at no more than
+18 % of the cells there, so that other images stay below 20 %. Val, 101 images at their own size, decides nothing.
 
 Equal seconds: 'time' measures a step of each side. The best scheme trains as long as the dilated net's 300 steps take,
 and the dilated net as long as 300 steps of that scheme.
@@ -47,7 +47,8 @@ from quadcodec.convert import convert, plan_conversion
 from quadcodec.store import LabelStore, open_store
 from quadcodec_cli.tables import align
 
-SIZE, STEPS, HELD_ASIDE, MAX_SHARE = (192, 256), 300, 40, 20.0
+SIZE, STEPS, HELD_ASIDE = (192, 256), 300, 40
+MAX_SHARE, CHOSEN_SHARE = 20.0, 18.0
 CONFIG = TrainConfig(labels="", work_dir="", image_size=SIZE, steps=STEPS)
 QGN, DILATED = "qgn_resnet18", "dilated8_resnet18"
 BEST = "gtc->union"
@@ -184,7 +185,7 @@ class Training:
         chosen = None
         if "pc" in schemes:
             aside = self.data.scores(self.model, images.held_aside, RULES)
-            chosen = best_rule(aside, max_share=MAX_SHARE)
+            chosen = best_rule(aside, max_share=CHOSEN_SHARE)
             schemes = tuple(dict.fromkeys(["gtc", "pc", *([] if chosen is None else [chosen])]))
         val = self.data.scores(self.model, images.val, schemes)
         return {
@@ -236,53 +237,81 @@ def time_steps(store: LabelStore, out: Path, rounds: int = 6) -> dict[str, float
     return {BEST: 2 / 3 * least["trunk"] + 1 / 3 * least["tail"], "dilated8": least["dense"]}
 
 
-def table(out: Path) -> str:
-    """Return mean scores over the seeds, with each seed's mIoU, and which targets hold."""
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a training's scores under one kind of evaluation, by seed."""
+
+    name: str
+    steps: int
+    kind: str
+    rules: tuple[str, ...]
+    scores: tuple[dict[str, Any], ...]
+    held_aside: float
+
+    def mean(self, key: str) -> float:
+        return float(np.mean([s[key] for s in self.scores]))
+
+    def by_seed(self, key: str) -> str:
+        return " ".join(f"{s[key]:.1f}" for s in self.scores)
+
+
+def lines_of(out: Path) -> list[Line]:
+    """Return the scores of all rows, trainings of one name and length together."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for (name, steps, _), row in sorted(read_rows(out).items()):
         groups.setdefault((name, steps), []).append(row)
-    seconds = read_seconds(out)
-    lines = [["training", "steps", "seconds", "evaluation", "mIoU", "by seed", "pixel accuracy", "cells %", "GMACs"]]
-    means: dict[tuple[str, int, str], dict[str, float]] = {}
+    lines = []
     for (name, steps), rows in groups.items():
-        side = {"dilated8": "dilated8", BEST: BEST}.get(name)
-        cost = f"{seconds[side] * steps:.0f}" if seconds and side else ""
         for kind in ("dense",) if "dense" in rows[0]["val"] else ("gtc", "pc", "chosen"):
-            scores = [row["val"][row["chosen"] if kind == "chosen" else kind] for row in rows]
-            for s in scores:
-                s["gmacs"] = s["encoder_gmacs"] + s["decoder_gmacs"]
-            keys = ("miou", "pixel_accuracy", "gmacs", *(() if kind == "dense" else ("share",)))
-            mean = {key: float(np.mean([s[key] for s in scores])) for key in keys}
-            means[name, steps, kind] = mean
-            how = "chosen: " + ", ".join(row["chosen"] for row in rows) if kind == "chosen" else kind
-            lines.append([
-                name, str(steps), cost, how, f"{mean['miou']:.1f}", " ".join(f"{s['miou']:.1f}" for s in scores),
-                f"{mean['pixel_accuracy']:.1f}", f"{mean['share']:.1f}" if "share" in mean else "100",
-                f"{mean['gmacs']:.2f}",
-            ])  # fmt: skip
-    return "\n\n".join([align(lines, left=4), *targets(means)])
+            rules = tuple(row["chosen"] if kind == "chosen" else kind for row in rows)
+            scores = tuple(row["val"][rule] for row, rule in zip(rows, rules, strict=True))
+            # The ground truth's own rule is not in the running, and a dense net has but one.
+            known = kind not in ("gtc", "dense")
+            aside = [row["held_aside"][rule]["miou"] for row, rule in zip(rows, rules, strict=True)] if known else [0.0]
+            lines.append(Line(name, steps, kind, rules, scores, float(np.mean(aside))))
+    return lines
 
 
-def targets(means: Mapping[tuple[str, int, str], Mapping[str, float]]) -> list[str]:
-    """Return each target's figure and whether it holds, for the best scheme at equal steps."""
-    schemes = [key for key in means if key[1] == STEPS and key[2] in ("pc", "chosen") and key[0] != "gtc"]
-    schemes = [key for key in schemes if means[key]["share"] <= MAX_SHARE]
-    if not schemes or ("gtc", STEPS, "gtc") not in means:
+def table(out: Path) -> str:
+    """Return scores by training and evaluation, and which targets hold."""
+    seconds, lines = read_seconds(out), lines_of(out)
+    head = ["training", "steps", "seconds", "evaluation", "mIoU", "by seed", "pixel accuracy", "cells %", "by seed"]
+    rows = [[*head, "GMACs"]]
+    for line in lines:
+        cost = f"{seconds[line.name] * line.steps:.0f}" if seconds and line.name in seconds else ""
+        share = ["100", ""] if line.kind == "dense" else [f"{line.mean('share'):.1f}", line.by_seed("share")]
+        gmacs = f"{line.mean('encoder_gmacs') + line.mean('decoder_gmacs'):.2f}"
+        how = line.kind if line.kind != "chosen" else ", ".join(line.rules)
+        rows.append([
+            line.name, str(line.steps), cost, how, f"{line.mean('miou'):.1f}", line.by_seed("miou"),
+            f"{line.mean('pixel_accuracy'):.1f}", *share, gmacs,
+        ])  # fmt: skip
+    return "\n\n".join([align(rows, left=4), *targets(lines)])
+
+
+def targets(lines: list[Line]) -> list[str]:
+    """Return each target's figure and whether it holds, for the scheme and rule that are best on held-aside images."""
+    here = {(line.name, line.kind): line for line in lines if line.steps == STEPS}
+    schemes = [line for (name, kind), line in here.items() if "->" in name and kind in ("pc", "chosen")]
+    if not schemes or ("gtc", "gtc") not in here:
         return []
-    key = max(schemes, key=lambda key: means[key]["miou"])
-    best, gtc, pc = means[key], means["gtc", STEPS, "gtc"], means["gtc", STEPS, "pc"]
+    best = max(schemes, key=lambda line: line.held_aside)
+    gtc, pc = here["gtc", "gtc"], here["gtc", "pc"]
     rows = [
-        ("mIoU without labels", best["miou"], ">=", 46.5),
-        ("cells computed, %", best["share"], "<=", MAX_SHARE),
-        ("mIoU above argmax PC of the GTC-trained model", best["miou"] - pc["miou"], ">=", 2.0),
-        ("cells of it less those of that", best["share"] - pc["share"], "<=", 0.0),
-        ("mIoU below GTC of the GTC-trained model", gtc["miou"] - best["miou"], "<=", 2.0),
+        ("mIoU without labels", best.mean("miou"), ">=", 46.5),
+        ("cells computed, %, worst seed", max(s["share"] for s in best.scores), "<=", MAX_SHARE),
+        ("mIoU above argmax PC of the GTC-trained model", best.mean("miou") - pc.mean("miou"), ">=", 2.0),
+        ("cells of it less those of that, %", best.mean("share") - pc.mean("share"), "<=", 0.0),
+        ("mIoU below GTC of the GTC-trained model", gtc.mean("miou") - best.mean("miou"), "<=", 2.0),
     ]
+    if ("dilated8", "dense") in here:
+        dilated = here["dilated8", "dense"].mean("miou")
+        rows.append(("mIoU above the dilated net, equal steps", best.mean("miou") - dilated, ">=", 0.0))
     found = [["target", "value", "must", "holds"]]
     for what, value, sign, bound in rows:
         holds = value >= bound if sign == ">=" else value <= bound
         found.append([what, f"{value:.2f}", f"{sign} {bound:g}", "yes" if holds else "no"])
-    return [f"best scheme at {STEPS} steps: {key[0]}, {key[2]}", align(found)]
+    return [f"best scheme at {STEPS} steps: {best.name}, {best.kind}", align(found)]
 
 
 def main() -> None:
