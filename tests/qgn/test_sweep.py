@@ -155,7 +155,8 @@ def test_a_sweep_from_the_command_line(checkpoint, scenes, tmp_path, monkeypatch
     code, out, err = invoke(qgn_eval, *common, *options, monkeypatch=monkeypatch)
     assert code == 0, err
     names = ["pc stop=1 gmacs=0.001", "prod>0.3 stop=1 gmacs=0.001"]
-    assert [line.split("  ")[0] for line in out.splitlines()[3:]] == names
+    lines = [line.split("  ")[0] for line in out.splitlines()]
+    assert lines[lines.index("scheme") + 1 :] == names
 
 
 @pytest.mark.usefixtures("_cpu")

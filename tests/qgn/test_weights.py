@@ -13,7 +13,7 @@ from qgn.models.drn import DRN
 from qgn.models.resnet import ResNet
 from qgn.models.weights import load_weights
 from qgn.setup import prepare
-from quadcodec_cli.qgn_train import describe
+from quadcodec_cli.qgn_train import announce
 
 BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -185,7 +185,7 @@ def test_training_starts_from_the_weights_and_says_what_it_took(scenes, tmp_path
     setup = prepare(config)
     left_out = {"stem", "layer1.0.conv1", "layer1.0.downsample"}
     assert set(setup.weights.left_out) == left_out
-    assert describe(setup).count(f"{path}: weights of {setup.weights.layers - 3} of the encoder's") == 1
+    assert announce(setup).count(f"{path}: weights of {setup.weights.layers - 3} of the encoder's") == 1
     learner = build_learner(config, len(setup.classes))
     for model in (learner.model, learner.average):
         state = model.encoder.state_dict()
