@@ -219,7 +219,7 @@ def train(store: LabelStore, out: Path, seeds: list[int], only: list[str] | None
                 file.write(json.dumps(row) + "\n")
 
 
-def time_steps(store: LabelStore, out: Path, rounds: int = 6) -> dict[str, float]:
+def time_steps(store: LabelStore, out: Path, rounds: int = 12) -> dict[str, float]:
     """Measure a mean step of the best scheme and of the dilated net, in turns; the least of some rounds counts.
 
     The best scheme's weights are those of its trained trunk: how many cells a step computes depends on them.
