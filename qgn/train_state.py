@@ -2,7 +2,7 @@
 
 A save writes ``state_STEP.safetensors``, then the weights, ``last.safetensors``; then older states go. The state holds
 the SHA-256 of the weights that it belongs to: after a crash between the two, the older pair is still there and fits.
-Random numbers, the order of images and the learning rate are functions of seed and step: they need no state.
+A checksum finds flipped bits. Random numbers, the order of images and the learning rate are functions of seed and step: they need no state.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from qgn.checkpoint import load_checkpoint
 from qgn.config import FREE, TrainConfig
 from qgn.errors import CheckpointError, TrainingError
 from qgn.learner import Learner
+from qgn.losses import HeadLoss
 from qgn.run_folder import LAST, state_path
 from qgn.setup import Setup
 
 _KEY = "qgn_state"
+_SUM = "sha256"
 _VERSION = 1
 
 
@@ -58,7 +60,8 @@ def state_bytes(learner: Learner, setup: Setup, progress: Progress, weights: byt
         "config": setup.config.to_json(), "data": fingerprint(setup), "scaler": learner.scaler.state_dict(),
     }  # fmt: skip
     present = {name: value.detach().cpu().contiguous() for name, value in tensors.items() if value is not None}
-    return safetensors.torch.save(present, metadata={_KEY: json.dumps(values)})
+    text = json.dumps(values)
+    return safetensors.torch.save(present, metadata={_KEY: text, _SUM: _checksum(text, present)})
 
 
 def resume_learner(learner: Learner, setup: Setup) -> Progress:
@@ -80,12 +83,15 @@ def resume_learner(learner: Learner, setup: Setup) -> Progress:
     _check_settings(work, values["config"], setup.config)
     _check_data(setup, values["data"])
     learner.result.load_state_dict(weights.state_dict())
-    if learner.average is not None:
-        learner.model.load_state_dict(_part(tensors, "model."))
-    _restore_criterion(learner, _part(tensors, "criterion."))
-    _restore_optimizer(learner.optimizer, _part(tensors, "optimizer."))
-    learner.scaler.load_state_dict(values["scaler"])
-    return Progress(**values["progress"])
+    try:
+        if learner.average is not None:
+            learner.model.load_state_dict(_part(tensors, "model."))
+        _restore_criterion(learner.criterion, _part(tensors, "criterion."))
+        _restore_optimizer(learner.optimizer, _part(tensors, "optimizer."))
+        learner.scaler.load_state_dict(values["scaler"])
+        return Progress(**values["progress"])
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(_unreadable(path, error)) from error
 
 
 def fingerprint(setup: Setup) -> dict[str, str]:
@@ -125,19 +131,24 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         values = json.loads(metadata[_KEY])
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as a training state ({error}). Without it the run cannot go on: start a new one"
-        ) from error
-    if values["version"] > _VERSION:
-        raise CheckpointError(f"{path}: was written by a newer qgn. Update it")
-    return values, tensors
+        if values["version"] > _VERSION:
+            raise CheckpointError(f"{path}: was written by a newer qgn. Update it")
+        if metadata[_SUM] != _checksum(metadata[_KEY], tensors):
+            raise ValueError("its checksum does not fit")
+        return {name: values[name] for name in ("weights", "progress", "config", "data", "scaler")}, tensors
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(_unreadable(path, error)) from error
 
 
-def _restore_criterion(learner: Learner, tensors: dict[str, Tensor]) -> None:
-    device = learner.criterion.beta_l.device
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path}: cannot be read as a training state ({error}). Without it the run cannot go on: start a new one"
+
+
+def _restore_criterion(criterion: HeadLoss, tensors: dict[str, Tensor]) -> None:
     for name, value in tensors.items():  # class weights may not have been there when the loss was made
-        setattr(learner.criterion, name, value.to(device))
+        if name not in criterion._buffers:
+            raise KeyError(name)
+        setattr(criterion, name, value.to(criterion.beta_l.device))
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -154,6 +165,15 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a state: its description, and the names and bytes of its tensors."""
+    sha = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def _digest(data: bytes) -> str:

@@ -134,6 +134,10 @@ def test_state_and_weights_of_two_saves_are_refused(run):
     state.write_bytes(whole[:-1])
     with pytest.raises(CheckpointError, match=r"state_000002\.safetensors: cannot be read as a training state"):
         train(prepare(run), resume=True)
+    for at in (200, len(whole) - 1):  # in its description, and in a tensor
+        state.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(CheckpointError, match=r"state_000002\.safetensors: cannot be read as a training state"):
+            train(prepare(run), resume=True)
     state.unlink()
     with pytest.raises(
         CheckpointError, match=r"state_000002\.safetensors: cannot be read as a training state \(No such"
