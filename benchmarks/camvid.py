@@ -3,7 +3,7 @@
     python -m benchmarks.camvid CAMVID_FOLDER OUT_FOLDER [--steps 400] [--seeds 0 1]
 
 Runs that are complete in OUT_FOLDER are not repeated. Scores are those of the last checkpoint on the val
-split, at the masks' own size; nothing was chosen by them.
+split, at the masks' own size; no checkpoint was chosen by them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A save writes ``state_STEP.safetensors``, then the weights, ``last.safetensors``; then older states go. The state holds
 the SHA-256 of the weights that it belongs to: after a crash between the two, the older pair is still there and fits.
-A checksum finds flipped bits. Random numbers, the order of images and the learning rate are functions of seed and step: they need no state.
+A checksum finds flipped bits. Random numbers, the order of images and the learning rate are functions of seed and step:
+they need no state.
 """
 
 from __future__ import annotations
