@@ -185,7 +185,7 @@ class Training:
         chosen = None
         if "pc" in schemes:
             aside = self.data.scores(self.model, images.held_aside, RULES)
-            chosen = best_rule(aside, max_share=CHOSEN_SHARE)
+            chosen = best_rule(aside, CHOSEN_SHARE)
             schemes = tuple(dict.fromkeys(["gtc", "pc", *([] if chosen is None else [chosen])]))
         val = self.data.scores(self.model, images.val, schemes)
         return {

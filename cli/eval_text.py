@@ -10,17 +10,29 @@ from .tables import align
 
 if TYPE_CHECKING:
     from qgn.evaluate import Evaluation
+    from qgn.sweep import Choice
 
 
-def evaluation_text(evaluation: Evaluation, *, sweep: bool, as_csv: bool, as_json: bool) -> str:
+def evaluation_text(evaluation: Evaluation, choice: Choice | None, *, sweep: bool, as_csv: bool, as_json: bool) -> str:
     """Return what ``qgn-eval`` prints; of a sweep, totals alone."""
     from qgn.sweep import csv_of
 
     if as_json:
-        return json.dumps(evaluation.to_json())
+        return json.dumps(evaluation.to_json() | ({} if choice is None else {"choice": choice.to_json()}))
     if as_csv:
         return csv_of(evaluation.schemes).rstrip("\n")
-    return "\n\n".join([head(evaluation), align(totals(evaluation))]) if sweep else tables(evaluation)
+    text = "\n\n".join([head(evaluation), align(totals(evaluation))]) if sweep else tables(evaluation)
+    return text if choice is None else f"{choice_text(choice)}\n\n{text}"
+
+
+def choice_text(choice: Choice) -> str:
+    """Return which threshold was chosen, and why."""
+    scores, chosen = choice.held_aside.schemes, choice.held_aside.schemes[choice.rule]
+    return (
+        f"chosen: {choice.rule}, the best of {len(scores)} rules that compute at most {choice.max_share:g} % of the "
+        f"cells on the {choice.held_aside.images} held-aside images: mIoU {chosen.miou:.2f} at {chosen.share:.2f} %\n"
+        f"to use it: qgn-predict --propagation '{choice.rule}', or qgn-zoo export --propagation '{choice.rule}'"
+    )
 
 
 def head(evaluation: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,17 @@ def main() -> None:
 )
 @click.option(
     "--propagation",
-    help="Schemes, separated by commas, such as 'pc,union,prod>0.3'.  [default: those of the model, or of --sweep]",
+    help="Schemes, separated by commas, such as 'pc,union,prod>0.3'.  [default: those of the model, those of --sweep, "
+    "or gtc,pc beside --choose]",
 )
 @click.option("--sweep", is_flag=True, help="Score thresholds from much computed to little: what accuracy costs.")
+@click.option(
+    "--choose",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Choose the threshold of highest mIoU on the images that training held aside (held_aside=N), of those that "
+    "compute at most so many of the cells, and score it on the split, too.",
+)
 @limit_options
 @ensemble_options
 @click.option(
@@ -46,9 +55,9 @@ def main() -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print totals as CSV instead of tables.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def cli(
-    checkpoint: Path, labels: Path, split: str, propagation: str | None, sweep: bool, boundary_width: float,
-    images: Path | None, batch_size: int, workers: int, device: str | None, plot: Path | None, confusion: Path | None,
-    overwrite: bool, as_csv: bool, as_json: bool, **options: Any,
+    checkpoint: Path, labels: Path, split: str, propagation: str | None, sweep: bool, choose: float | None,
+    boundary_width: float, images: Path | None, batch_size: int, workers: int, device: str | None, plot: Path | None,
+    confusion: Path | None, overwrite: bool, as_csv: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Score a checkpoint: mIoU, boundary mIoU, accuracies, composites, sites and cost, by propagation scheme."""
     from tqdm import tqdm
@@ -56,7 +65,7 @@ def cli(
     from qgn.confusion import check_confusion, write_confusion
     from qgn.device import choose_device
     from qgn.evaluate import evaluate_checkpoint
-    from qgn.sweep import RULES
+    from qgn.sweep import RULES, choose_threshold
     from quadcodec.render import check_picture
     from quadcodec.store import open_store
 
@@ -64,19 +73,22 @@ def cli(
         check_picture(plot, overwrite=overwrite)
     if confusion is not None:
         check_confusion(confusion, overwrite=overwrite)
-    given = propagation or (",".join(RULES) if sweep else None)
-    schemes = None if given is None else tuple(dict.fromkeys(scheme.strip() for scheme in given.split(",")))
+    given = propagation or (",".join(RULES) if sweep else "gtc,pc" if choose is not None else None)
+    schemes = None if given is None else [scheme.strip() for scheme in given.split(",")]
     everything = split == "all" and "all" not in open_store(labels).info.splits
+    common: dict[str, Any] = {
+        "limits": limits_of(options), "ensemble": ensemble_of(options), "images": images, "batch_size": batch_size,
+        "workers": workers, "device": choose_device(device, workers),
+    }  # fmt: skip
+    choice = None
+    if choose is not None:
+        with tqdm(desc="choose", unit="image", disable=None) as bar:
+            choice = choose_threshold(checkpoint, labels, choose, progress=partial(_show, bar), **common)
+        schemes = [*(schemes or ()), choice.rule]
     with tqdm(desc="evaluate", unit="image", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
         evaluation = evaluate_checkpoint(
             checkpoint, labels, split=None if everything else split, schemes=schemes,
-            limits=limits_of(options), ensemble=ensemble_of(options), boundary_width=boundary_width, images=images,
-            batch_size=batch_size, workers=workers, progress=show, device=choose_device(device, workers),
+            boundary_width=boundary_width, progress=partial(_show, bar), **common,
         )  # fmt: skip
     if plot is not None:
         from qgn.bench.plot import draw_sweep
@@ -84,4 +96,10 @@ def cli(
         draw_sweep(evaluation.schemes, plot)
     if confusion is not None:
         write_confusion(confusion, evaluation.schemes)
-    click.echo(evaluation_text(evaluation, sweep=sweep, as_csv=as_csv, as_json=as_json))
+    click.echo(evaluation_text(evaluation, choice, sweep=sweep, as_csv=as_csv, as_json=as_json))
+
+
+def _show(bar: Any, done: int, total: int) -> None:
+    """Move a progress bar on."""
+    bar.total = total
+    bar.update(done)

@@ -21,7 +21,9 @@ def main() -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="File that qgn-train wrote.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-@click.option("--propagation", help="Which cells go on, such as 'prod>0.3'.  [default: pc, or dense]")
+@click.option(
+    "--propagation", help="Which cells go on, such as 'prod>0.3'.  [default: the checkpoint's, else pc, or dense]"
+)
 @limit_options
 @ensemble_options
 @click.option("--no-pictures", is_flag=True, help="Write the labels alone, which takes much less time.")

@@ -59,12 +59,17 @@ def table(models: list[ListedModel]) -> str:
 @cli.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
+@click.option(
+    "--propagation",
+    help="Which cells go on where the file is used, such as a threshold that 'qgn-eval --choose' found.  "
+    "[default: the checkpoint's, else pc, or dense]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the file and its card if they exist.")
-def export(checkpoint: Path, out: Path, overwrite: bool) -> None:
+def export(checkpoint: Path, out: Path, propagation: str | None, overwrite: bool) -> None:
     """Write the weights of CHECKPOINT, its classes and scores, and a model card (.md) beside them."""
     from qgn.zoo import export_checkpoint
 
-    card = export_checkpoint(checkpoint, out, overwrite=overwrite)
+    card = export_checkpoint(checkpoint, out, propagation=propagation, overwrite=overwrite)
     click.echo(f"{out}: weights, classes and scores; {card}: the model card")
 
 

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from qgn.data.batch import VOID
 from qgn.data.classes import ClassMap
-from qgn.errors import CheckpointError
+from qgn.errors import CheckpointError, TrainingError
 from qgn.models.build import build_model
 from qgn.models.segmenter import Segmenter
+from qgn.sparse.propagation import without_labels
 from quadcodec.files import write_atomic
 
 _KEY = "qgn"
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Checkpoint:
     """The training run's settings."""
     variants: tuple[str, ...] = ()
     """As `build_model`. A file of version 1 has none."""
+    propagation: str | None = None
+    """Text of the `Propagation` that it is to be used with; None for the model's own, and in files before version 3."""
 
 
 def checkpoint_bytes(checkpoint: Checkpoint, model: Segmenter, beta_l: Tensor | None) -> bytes:
@@ -104,7 +107,11 @@ def load_checkpoint(path: str | Path) -> tuple[Checkpoint, Segmenter]:
         _whole_numbers([checkpoint.width], 1, 2**16)
         with torch.device("meta"):
             outline = build_model(checkpoint.model, len(class_map), width=checkpoint.width, variants=variants)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, RuntimeError) as error:
+        if checkpoint.propagation is not None:
+            without_labels(checkpoint.propagation, outline.schemes)
+    except (
+        KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, RuntimeError, TrainingError
+    ) as error:  # fmt: skip
         raise CheckpointError(
             f"{path}: holds no description of a qgn model ({error!r}). Name a file that qgn-train wrote"
         ) from error

@@ -69,7 +69,12 @@ class TrainConfig:
     reweigh_every: int = setting(
         0, "steps between new class weights, doubled below the median IoU on held-aside images; 0: never", least=0
     )
-    reweigh_images: int = setting(100, "training images to hold aside for class weights", least=1)
+    held_aside: int = setting(
+        0,
+        "training images to hold aside, for class weights and for 'qgn-eval --choose'",
+        unset="100 where classes are weighed, else 0",
+        least=0,
+    )
     short_edges: tuple[int, ...] = setting(
         (), "lengths of the shorter side, one of which is drawn for each training image", least=1
     )

@@ -28,6 +28,9 @@ from qgn.scores import Scores, Tally
 from qgn.sparse.propagation import Limits, checked
 from quadcodec.store import LabelStore, open_store
 
+HELD_ASIDE = "held-aside"
+"""Name for the training images that a run held aside, where a split's name is expected."""
+
 
 @torch.no_grad()
 def evaluate(
@@ -122,7 +125,7 @@ class Evaluation:
     labels: str
     split: str | None
     set_aside_from: str | None
-    """The split that the training set these images aside from, where the store has no 'val' of its own."""
+    """The split that the training set these images aside from, where they are no split of the store's own."""
     images: int
     without_photo: int
     ensemble: Ensemble
@@ -152,11 +155,12 @@ def evaluate_checkpoint(
 ) -> Evaluation:
     """Score a checkpoint on a split of a store (of all its images without one).
 
-    In a store without a split 'val', 'val' is what the checkpoint's training set aside of it.
+    In a store without a split 'val', 'val' is what the checkpoint's training set aside of it, and `HELD_ASIDE` the
+    images that it held aside besides.
 
     Parameters
     ----------
-    schemes : by default all that the model knows by name.
+    schemes : by default all that the model knows by name, and the checkpoint's own propagation.
     limits : of every scheme.
     ensemble, boundary_width : as `evaluate`.
 
@@ -170,7 +174,8 @@ def evaluate_checkpoint(
     described, model = load_checkpoint(checkpoint)
     asked = limits or Limits()
     names = described.classes.names
-    schemes = [asked.on(checked(s, model.schemes), names) for s in schemes or model.schemes]
+    known = dict.fromkeys([*model.schemes, described.propagation or model.schemes[-1]])
+    schemes = [asked.on(checked(s, model.schemes), names) for s in schemes or known]
     store = open_store(labels)
     root = Path(images if images is not None else store.info.image_root)
     chosen, set_aside_from = _choose(store, split, checkpoint, described, root)
@@ -195,21 +200,29 @@ def evaluate_checkpoint(
 def _choose(
     store: LabelStore, split: str | None, checkpoint: str | Path, described: Checkpoint, root: Path
 ) -> tuple[list[int], str | None]:
-    """Return the images of a split, and the split that they were set aside from if there is no 'val'."""
+    """Return the images of a split, and the split that they were set aside from if they are none of the store's."""
     config = described.config
     same = Path(config.get("labels", "")).resolve() == store.path.resolve()
-    trained_on_val = same and config.get("train_split") == "val"
-    if split != "val" or ("val" in store.info.splits and not trained_on_val):
+    trained_on = split == "val" and same and config.get("train_split") == "val"
+    if split not in ("val", HELD_ASIDE) or (split in store.info.splits and not trained_on):
         return store.indices(split).tolist(), None
     why = f"was trained on {config.get('labels', 'another store')}"
     if same:
         division = divide(
-            store, root, train_split=config.get("train_split"),
-            val_fraction=config.get("val_fraction", 0.0), seed=config.get("seed", 0),
+            store, root, train_split=config.get("train_split"), val_fraction=config.get("val_fraction", 0.0),
+            seed=config.get("seed", 0), held_aside=config.get("held_aside", 0),
         )  # fmt: skip
-        if division.val:
-            return list(division.val), division.train_split
-        why = "was trained with val_fraction=0, or on one image"
+        chosen, without = division.val, "val_fraction=0, or on one image"
+        if split == HELD_ASIDE:
+            chosen, without = division.held_aside, "held_aside=0"
+        if chosen:
+            return list(chosen), division.train_split
+        why = f"was trained with {without}"
+    if split == HELD_ASIDE:
+        raise TrainingError(
+            f"{store.path}: no image of it was held aside, since {checkpoint} {why}. Train with held_aside=N on this "
+            "store, and keep the store and its photos where they are"
+        )
     raise TrainingError(
         f"{store.path}: has no images for validation, since its splits are {', '.join(store.info.splits)}, and "
         f"{checkpoint} {why}: nothing of it was set aside. Name a split with --split"

@@ -22,7 +22,7 @@ from qgn.models.prediction import QuadtreePrediction
 from qgn.models.segmenter import Segmenter
 from qgn.predicted_store import TreeSpool
 from qgn.scores import restore
-from qgn.sparse.propagation import WITH_LABELS, Limits, checked
+from qgn.sparse.propagation import Limits, without_labels
 from quadcodec.build import is_label_store
 from quadcodec.masks import write_mask
 from quadcodec.pyramid import COMPOSITE
@@ -92,7 +92,7 @@ def load_predictor(
 
     Parameters
     ----------
-    propagation : text of `Propagation`, by default the model's scheme that needs no labels.
+    propagation : text of `Propagation`, by default the checkpoint's own, else the model's scheme that needs no labels.
     limits : on what it computes.
     ensemble : scales and mirror images whose predictions are averaged.
 
@@ -102,9 +102,7 @@ def load_predictor(
     TrainingError : the model does not know the propagation, needs labels for it, or does not know a class.
     """
     checkpoint, model = load_checkpoint(path)
-    text = checked(model.schemes[-1] if propagation is None else propagation, model.schemes)
-    if text.split()[0] in WITH_LABELS:
-        raise TrainingError(f"propagation '{text}': follows the ground truth, and there are no labels. Use 'pc'")
+    text = without_labels(propagation or checkpoint.propagation or model.schemes[-1], model.schemes)
     text = (limits or Limits()).on(text, checkpoint.classes.names)
     return Predictor(checkpoint, model.to(device), device, text, ensemble)
 

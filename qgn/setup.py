@@ -78,6 +78,7 @@ def resolve(settings: Mapping[str, Any], device: str) -> TrainConfig:
     values: dict[str, Any] = {
         "work_dir": str(_work_dir(settings)),
         "eval_every": -(-settings.get("steps", TrainConfig.steps) // 2),
+        "held_aside": 100 if settings.get("reweigh_every") else 0,
     }
     if "crop" not in settings and "image_size" not in settings:
         values["image_size"] = default_image_size(open_store(settings["labels"]), device)
@@ -111,10 +112,12 @@ def prepare(config: TrainConfig) -> Setup:
     config = _with_scheme(config)
     if config.crop is not None and (any(side % STRIDE or side <= 0 for side in config.crop)):
         raise TrainingError(f"crop {config.crop[0]}x{config.crop[1]}: both sides must be multiples of {STRIDE}")
+    if config.reweigh_every and not config.held_aside:
+        raise TrainingError("reweigh_every needs images to test on that are not trained on. Set held_aside above 0")
     root = Path(config.images if config.images is not None else store.info.image_root)
     images = divide(
         store, root, train_split=config.train_split, val_fraction=config.val_fraction, seed=config.seed,
-        held_aside=config.reweigh_images if config.reweigh_every else 0,
+        held_aside=config.held_aside,
     )  # fmt: skip
     _check_batches(config, store, images.train)
     pixels = count_pixels(store, (*images.train, *images.val, *images.held_aside))

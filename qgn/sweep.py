@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
-
-from qgn.data.classes import ClassMap
-from qgn.data.samples import Batch
-from qgn.evaluate import evaluate
-from qgn.models.segmenter import Segmenter
+from qgn.ensemble import PLAIN, Ensemble
+from qgn.errors import TrainingError
+from qgn.evaluate import HELD_ASIDE, Evaluation, evaluate_checkpoint
 from qgn.scores import Scores
+from qgn.sparse.propagation import Limits
 
 RULES = (
     "pc",
@@ -24,37 +24,75 @@ RULES = (
 """Rules without labels, each family from much computed to little."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Say which rule was chosen, and by which scores.
+
+    Attributes
+    ----------
+    rule : text of a `Propagation`.
+    max_share : active cells over all cells that were allowed, percent.
+    held_aside : the scores of all rules on the images that the training held aside.
+    """
+
+    rule: str
+    max_share: float
+    held_aside: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the choice as ``qgn-eval --json`` prints it."""
+        scores = {rule: {"miou": s.miou, "share": s.share} for rule, s in self.held_aside.schemes.items()}
+        return {"rule": self.rule, "max_share": self.max_share, "images": self.held_aside.images, "held_aside": scores}
+
+
 def choose_threshold(
-    model: Segmenter,
-    loader: DataLoader[Batch],
-    classes: ClassMap,
-    rules: Sequence[str] = RULES,
+    checkpoint: str | Path,
+    labels: str | Path,
+    max_share: float,
     *,
-    max_share: float = 20.0,
-    device: torch.device | str = "cpu",
-) -> str | None:
-    """Return the rule of the highest mIoU over a loader's images among those that compute few enough cells.
+    limits: Limits | None = None,
+    images: str | Path | None = None,
+    ensemble: Ensemble = PLAIN,
+    batch_size: int = 8,
+    workers: int = 1,
+    device: str = "cpu",
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
+) -> Choice:
+    """Return the rule of `RULES` with the highest mIoU on images that the training held aside.
+
+    They are neither those that it was trained on nor those that its scores are reported for.
 
     Parameters
     ----------
-    loader : of images that are held aside from training (`qgn.data.splits.Division.held_aside`), never of those that
-        the result is tested on; as `qgn.evaluate.evaluation_loader` makes it.
-    rules : texts of propagations that need no labels.
-    max_share : active cells over all cells, percent.
-
-    Returns
-    -------
-    None where no rule stays below the limit. At equal mIoU the first rule.
+    labels : the store of the training, trained with `held_aside` above 0.
+    max_share : active cells over all cells that the rule may compute on these images, percent. Other images take a
+        little more or less.
+    limits, images, ensemble, batch_size, workers, device, progress : as `evaluate_checkpoint`.
 
     Raises
     ------
-    TrainingError, MaskError, FormatError : an image cannot be read, or a rule says nothing.
+    TrainingError : nothing was held aside, no rule computes so little, the model is dense, or as `evaluate_checkpoint`.
+    CheckpointError, StoreError : as `evaluate_checkpoint`.
     """
-    return best_rule(evaluate(model, loader, classes, rules, device=device), max_share=max_share)
+    held_aside = evaluate_checkpoint(
+        checkpoint, labels, split=HELD_ASIDE, schemes=RULES, limits=limits, images=images, ensemble=ensemble,
+        batch_size=batch_size, workers=workers, device=device, progress=progress,
+    )  # fmt: skip
+    rule = best_rule(held_aside.schemes, max_share)
+    if rule is None:
+        least = min(scores.share for scores in held_aside.schemes.values())
+        raise TrainingError(
+            f"{checkpoint}: no rule computes {max_share:g} % of the cells or less on the {held_aside.images} "
+            f"held-aside images; the least is {least:.2f} %. Allow more"
+        )
+    return Choice(rule, max_share, held_aside)
 
 
-def best_rule(scores: Mapping[str, Scores], *, max_share: float = 20.0) -> str | None:
-    """Return what `choose_threshold` does, of scores by rule."""
+def best_rule(scores: Mapping[str, Scores], max_share: float) -> str | None:
+    """Return the rule of the highest mIoU among those that compute few enough cells, None if there is none.
+
+    At equal mIoU the first rule.
+    """
     allowed = {rule: s.miou for rule, s in scores.items() if s.share <= max_share and not math.isnan(s.miou)}
     return max(allowed, key=lambda rule: allowed[rule], default=None)
 

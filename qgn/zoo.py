@@ -14,6 +14,7 @@ from qgn.config import FREE
 from qgn.data.classes import ClassMap
 from qgn.errors import CheckpointError, TrainingError
 from qgn.models.build import MODEL_NAMES
+from qgn.sparse.propagation import without_labels
 from quadcodec.files import write_atomic
 
 SIZE = (1024, 2048)
@@ -60,12 +61,16 @@ def list_models() -> Iterator[ListedModel]:
             yield ListedModel(name, scheme, counted.parameters, counted.macs, counted.kept_bytes)
 
 
-def export_checkpoint(checkpoint: str | Path, out: str | Path, *, overwrite: bool = False) -> Path:
+def export_checkpoint(
+    checkpoint: str | Path, out: str | Path, *, propagation: str | None = None, overwrite: bool = False
+) -> Path:
     """Write a checkpoint's weights and description without what belongs to the run, and a model card beside them.
 
     Parameters
     ----------
     out : the new file, for which `qgn.load` and the commands take it; the card has the same name, ending in .md.
+    propagation : text of the `Propagation` that the file is to be used with where nothing is said, such as a threshold
+        that `qgn.sweep.choose_threshold` chose; by default the checkpoint's own.
     overwrite : replace both if they exist.
 
     Returns
@@ -75,7 +80,8 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, overwrite: boo
     Raises
     ------
     CheckpointError : the checkpoint cannot be read, or a file not be written.
-    TrainingError : a file exists already, or ``out`` does not end in .safetensors.
+    TrainingError : a file exists already, ``out`` does not end in .safetensors, or the model does not know the
+        propagation, or needs labels for it.
     """
     out = Path(out)
     if out.suffix != ".safetensors":
@@ -86,6 +92,8 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path, *, overwrite: boo
             raise TrainingError(f"{path}: exists already. Choose another place, or replace it with --overwrite")
     described, model = load_checkpoint(checkpoint)
     settings = {name: value for name, value in described.config.items() if name not in FREE}
+    if propagation is not None:
+        described = replace(described, propagation=without_labels(propagation, model.schemes))
     data = checkpoint_bytes(replace(described, config=settings), model, None)
     write_checkpoint(out, data)
     text = model_card(out.name, data, described, settings, sum(p.numel() for p in model.parameters()))
@@ -116,6 +124,7 @@ def model_card(name: str, data: bytes, checkpoint: Checkpoint, settings: dict[st
         "trained on": dataset,
         "steps": checkpoint.step,
         "photos (height x width)": size,
+        "cells that go on": checkpoint.propagation or "as the model has it",
         "file": f"{name}, {len(data):,} bytes",
         "SHA-256": hashlib.sha256(data).hexdigest(),
     }

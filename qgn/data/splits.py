@@ -66,7 +66,7 @@ def divide(
     if held_aside and validating + held_aside >= len(train):
         raise TrainingError(
             f"{store.path}: has {len(train)} training images, and {validating + held_aside} would be set aside for "
-            "validation and class weights. Lower reweigh_images or val_fraction"
+            "validation, class weights and thresholds. Lower held_aside or val_fraction"
         )
     # Of an order of the whole split: a photo that comes or goes moves few of the others.
     there = set(train)

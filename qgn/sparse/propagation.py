@@ -298,6 +298,14 @@ def checked(text: str, schemes: Sequence[str]) -> str:
     return text
 
 
+def without_labels(text: str, schemes: Sequence[str]) -> str:
+    """Return what `checked` does; raise TrainingError, too, if the propagation follows the ground truth."""
+    text = checked(text, schemes)
+    if text.split()[0] in WITH_LABELS:
+        raise TrainingError(f"propagation '{text}': follows the ground truth, and there are no labels. Use 'pc'")
+    return text
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Say how training propagates: one way, or two with a switch.

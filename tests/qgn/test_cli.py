@@ -156,7 +156,7 @@ def test_settings_come_from_recipe_file_and_command_line(scenes, tmp_path, monke
     code, out, err = invoke(
         qgn_train, "--recipe", "cityscapes_gtc_gamma125", "--config", tmp_path / "mine.toml", "--labels", scenes,
         "--work-dir", work, "--device", "cpu", "width=2", "batch_size=2", "workers=0",
-        "reweigh_images=1", "short_edges=64", monkeypatch=monkeypatch,
+        "held_aside=1", "short_edges=64", monkeypatch=monkeypatch,
     )  # fmt: skip
     assert code == 0, err
     assert "native size" in out

@@ -35,6 +35,7 @@ from qgn.settings import parse
 from qgn.setup import prepare, resolve
 from qgn.sparse.backends import load_backend
 from qgn.sparse.propagation import Limits
+from qgn.sweep import choose_threshold
 from qgn.trainer import train
 from qgn.zoo import export_checkpoint
 from quadcodec.errors import QuadcodecError
@@ -232,6 +233,11 @@ def all_held_aside(p):
     divide(p.store, Path(p.store.info.image_root), train_split=None, val_fraction=0.0, seed=0, held_aside=4)
 
 
+def nothing_so_cheap(p):
+    p.train(held_aside=1)
+    choose_threshold(p.folder / "run" / "last.safetensors", p.store.path, -1.0, workers=0)
+
+
 CASES = {
     "an older checkpoint there is intact": unwritable_checkpoint,
     "cannot be read as a checkpoint": lambda p: load_checkpoint(p.folder / "none.safetensors"),
@@ -252,6 +258,9 @@ CASES = {
     "Mend the pair and convert again": lambda p: read_photo(p.photo(), native=(7, 8)),
     "has its photo below": lambda p: p.train(images="/nowhere"),
     "would be set aside for": all_held_aside,
+    "reweigh_every needs images": lambda p: p.train(reweigh_every=1),
+    "no image of it was held aside": lambda p: choose_threshold(p.checkpoint, p.store.path, 20.0),
+    "Allow more": nothing_so_cheap,
     "train_split=NAME": two_splits,
     "cannot be used (": lambda p: choose_device("cuda:99"),
     "has no images for validation": without_val,

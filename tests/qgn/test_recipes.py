@@ -29,7 +29,7 @@ def test_a_recipe_is_the_paper_s_and_fits_its_data_set(name):
     training = load_manifest(config.dataset).training
     assert (config.steps, config.batch_size) == (training.iterations, training.batch_size)
     assert (config.short_edges, config.max_side) == (training.short_edges, training.longest_edge)
-    assert (config.flip, config.reweigh_every, config.reweigh_images) == (True, 5000, 100)
+    assert (config.flip, config.reweigh_every, config.held_aside) == (True, 5000, 100)
     assert config.model.endswith("_ppm") == (config.dataset == "ade20k")
     said = about(name)
     assert ("GTC" if config.propagation == "gtc" else "All") in said.split(";")[0]
@@ -50,6 +50,8 @@ def test_what_comes_later_wins(tmp_path):
 def test_defaults_that_depend_on_others(scenes):
     config = resolve({"labels": str(scenes), "steps": 7}, "cpu")
     assert (config.eval_every, config.work_dir, config.image_size) == (4, "runs/scenes", None)
+    assert config.held_aside == 0
+    assert resolve({"labels": str(scenes), "reweigh_every": 7}, "cpu").held_aside == 100
     config = resolve({"labels": str(scenes), "eval_every": 2, "work_dir": "w", "image_size": None}, "cpu")
     assert (config.eval_every, config.work_dir, config.image_size) == (2, "w", None)
     with pytest.raises(TrainingError, match="no store is named"):
@@ -57,9 +59,8 @@ def test_defaults_that_depend_on_others(scenes):
 
 
 def test_a_recipe_of_another_data_set_is_refused(painted):
-    settings = gather(
-        None, "cityscapes_all_gamma1", ["model=qgn_resnet18", "reweigh_every=0", f"labels={painted.path}"]
-    )
+    texts = ["model=qgn_resnet18", "reweigh_every=0", "held_aside=0", f"labels={painted.path}"]
+    settings = gather(None, "cityscapes_all_gamma1", texts)
     with pytest.raises(TrainingError, match="is a store of 'arrays', but the settings are for 'cityscapes'"):
         prepare(resolve(settings, "cpu"))
     assert prepare(resolve(settings | {"dataset": "arrays"}, "cpu")).config.lr == 0.02

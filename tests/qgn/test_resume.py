@@ -23,7 +23,7 @@ from qgn.trainer import train
 from .helpers import blobs, write_store
 
 RUN = TrainConfig(labels="", work_dir="", width=2, steps=8, batch_size=2, eval_every=4, save_every=3, workers=0)
-AVERAGED = {"ema": 0.9, "reweigh_every": 2, "reweigh_images": 1, "accumulate": 2, "clip": 1.0, "scale": (0.7, 1.3)}
+AVERAGED = {"ema": 0.9, "reweigh_every": 2, "held_aside": 1, "accumulate": 2, "clip": 1.0, "scale": (0.7, 1.3)}
 KILLED = """
 import json, os, signal, sys
 import torch

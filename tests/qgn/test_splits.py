@@ -82,7 +82,7 @@ def test_held_aside_images_are_of_the_training_split(store_of):
     division = divided(store, held_aside=2)
     assert sorted((*division.train, *division.held_aside)) == [0, 2, 3]
     assert division.val == (1,)
-    with pytest.raises(TrainingError, match=r"has 3 training images, and 3 would be set aside .* Lower reweigh_images"):
+    with pytest.raises(TrainingError, match=r"has 3 training images, and 3 would be set aside .* Lower held_aside"):
         divided(store, held_aside=3)
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +14,15 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import quadcodec
-from qgn.checkpoint import load_checkpoint
+from qgn.checkpoint import load_checkpoint, save_checkpoint
 from qgn.data.splits import divide
+from qgn.errors import TrainingError
 from qgn.evaluate import evaluate, evaluate_checkpoint, evaluation_loader
 from qgn.models.build import build_model
 from qgn.predict import load_predictor
 from qgn.sparse.propagation import Limits
 from qgn.sweep import RULES, best_rule, choose_threshold
+from qgn.zoo import export_checkpoint
 from quadcodec_cli import qgn_eval, qgn_predict
 
 from .test_cli import invoke
@@ -53,27 +57,91 @@ def test_the_best_rule_is_the_most_accurate_one_that_is_cheap_enough():
         ("uncp>0.9", float("nan"), 0.0),
     ]  # fmt: skip
     scores = {rule: SimpleNamespace(miou=miou, share=share) for rule, miou, share in table}
-    assert best_rule(scores, max_share=20.0) == "prod>0.3"
-    assert best_rule(scores, max_share=30.0) == "prod>0.1"
-    assert best_rule(scores, max_share=1.0) is None
+    assert best_rule(scores, 20.0) == "prod>0.3"
+    assert best_rule(scores, 30.0) == "prod>0.1"
+    assert best_rule(scores, 1.0) is None
 
 
-def test_a_threshold_is_chosen_on_held_aside_images(scenes, greedy):
-    store, (described, model) = quadcodec.open(scenes), greedy
-    images = divide(
-        store, Path(store.info.image_root), train_split=None, val_fraction=0.0, seed=0, held_aside=2
-    )  # fmt: skip
-    loader = loader_of(store, images.held_aside, described.classes)
-    scores = evaluate(model, loader, described.classes, RULES)
+@pytest.fixture
+def held(scenes, greedy, tmp_path):
+    """A checkpoint of that model, whose training held two images aside, and their names."""
+    described, model = greedy
+    store = quadcodec.open(scenes)
+    config = described.config | {"held_aside": 2}
+    path = tmp_path / "held.safetensors"
+    save_checkpoint(path, replace(described, config=config), model, None)
+    aside = divide(
+        store, Path(store.info.image_root), train_split=None, val_fraction=0.1, seed=0, held_aside=2
+    ).held_aside  # fmt: skip
+    return path, aside
+
+
+def test_a_threshold_is_chosen_on_held_aside_images(scenes, held):
+    path, aside = held
+    store, (described, model) = quadcodec.open(scenes), load_checkpoint(path)
+    scores = evaluate(model, loader_of(store, aside, described.classes), described.classes, RULES)
     shares = {rule: s.share for rule, s in scores.items()}
     assert len(set(shares.values())) > 8
     for family in ("prod", "uncp"):
         falling = [share for rule, share in shares.items() if rule.startswith(family)]
         assert falling == sorted(falling, reverse=True)
     limit = sorted(shares.values())[len(shares) // 2]
-    chosen = choose_threshold(model, loader, described.classes, max_share=limit)
-    assert shares[chosen] <= limit
-    assert scores[chosen].miou == max(s.miou for s in scores.values() if s.share <= limit)
+    choice = choose_threshold(path, scenes, limit, workers=0)
+    assert choice.rule == best_rule(scores, limit)
+    assert choice.held_aside.images == 2
+    assert choice.held_aside.set_aside_from == "train"
+    assert {rule: s.miou for rule, s in choice.held_aside.schemes.items()} == {r: s.miou for r, s in scores.items()}
+    stopped = choose_threshold(path, scenes, 100.0, limits=Limits(stop=3), workers=0)
+    assert stopped.rule.endswith(" stop=3")
+
+
+def test_a_choice_that_cannot_be_made_is_refused(scenes, held, checkpoint, tmp_path):
+    path, _ = held
+    with pytest.raises(TrainingError, match=r"no rule computes 0 % of the cells or less .* the least is \d"):
+        choose_threshold(path, scenes, 0.0, workers=0)
+    with pytest.raises(TrainingError, match=r"was trained with held_aside=0. Train with held_aside=N"):
+        choose_threshold(checkpoint, scenes, 20.0, workers=0)
+    described, model = load_checkpoint(path)
+    save_checkpoint(path, replace(described, config=described.config | {"labels": "/other.zarr"}), model, None)
+    with pytest.raises(TrainingError, match=r"was trained on /other\.zarr\. Train with held_aside=N on this store"):
+        choose_threshold(path, scenes, 20.0, workers=0)
+
+
+@pytest.mark.usefixtures("_cpu")
+def test_choosing_from_the_command_line(scenes, held, tmp_path, monkeypatch):
+    path, _ = held
+    common = ["--checkpoint", path, "--labels", scenes, "--workers", 0]
+    rule = choose_threshold(path, scenes, 20.0, workers=0).rule
+    code, out, err = invoke(qgn_eval, *common, "--choose", 20, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert out.startswith(f"chosen: {rule}, the best of 18 rules that compute at most 20 % of the cells on the 2 held")
+    assert [line.split("  ")[0] for line in out.split("\n\n")[2].splitlines()] == ["scheme", "gtc", "pc", rule]
+    code, out, err = invoke(
+        qgn_eval, *common, "--choose", 20, "--propagation", "all", "--json", monkeypatch=monkeypatch
+    )  # fmt: skip
+    assert code == 0, err
+    values = json.loads(out)
+    assert list(values["schemes"]) == ["all", rule]
+    assert (values["choice"]["rule"], values["choice"]["images"]) == (rule, 2)
+    assert set(values["choice"]["held_aside"]) == set(RULES)
+
+
+def test_an_exported_file_propagates_as_it_was_told(scenes, held, tmp_path):
+    path, _ = held
+    out = tmp_path / "published.safetensors"
+    card = export_checkpoint(path, out, propagation="prod>0.30")
+    assert "| cells that go on | prod>0.3 |" in card.read_text()
+    photo = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    assert load_predictor(out).propagation == "prod>0.3"
+    assert load_predictor(out, propagation="pc").propagation == "pc"
+    told = load_predictor(path, propagation="prod>0.3")(photo)
+    np.testing.assert_array_equal(load_predictor(out)(photo).grown.nodes, told.grown.nodes)
+    assert list(evaluate_checkpoint(out, scenes, workers=0).schemes) == ["gtc", "all", "pc", "prod>0.3"]
+    export_checkpoint(out, tmp_path / "again.safetensors")
+    assert load_predictor(tmp_path / "again.safetensors").propagation == "prod>0.3"
+    with pytest.raises(TrainingError, match="follows the ground truth"):
+        export_checkpoint(path, tmp_path / "x.safetensors", propagation="union")
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_scores_count_cells_and_multiply_adds(scenes, greedy):

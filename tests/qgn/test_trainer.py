@@ -319,7 +319,7 @@ def test_camvid_is_learnt_in_160_steps(real_data, tmp_path):
 
 
 def test_class_weights_follow_the_held_aside_images(config, monkeypatch):
-    setup = prepare(replace(config, reweigh_every=2, reweigh_images=1, steps=2))
+    setup = prepare(replace(config, reweigh_every=2, held_aside=1, steps=2))
 
     def scored(model, loader, classes, *args, **kwargs):
         reweighing = {index for batch in loader.batch_sampler for index, _ in batch} == set(setup.images.held_aside)
