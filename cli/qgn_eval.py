@@ -22,7 +22,10 @@ def main() -> None:
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="File that qgn-train wrote.")
 @click.option("--labels", required=True, type=click.Path(path_type=Path), help="Store of label trees.")
 @click.option(
-    "--split", default="val", help="Split to score; 'all' for every image. Without a 'val': what training set aside."
+    "--split",
+    default="val",
+    help="Split to score; 'all' for every image, 'held-aside' for those that training held aside. Without a 'val': what it "
+    "set aside for validation.",
 )
 @click.option(
     "--propagation",
