@@ -24,8 +24,8 @@ def main() -> None:
 @click.option(
     "--split",
     default="val",
-    help="Split to score; 'all' for every image, 'held-aside' for those that training held aside. Without a 'val': what it "
-    "set aside for validation.",
+    help="Split to score; 'all' for every image, 'held-aside' for those that training held aside. Without a 'val': "
+    "what it set aside for validation.",
 )
 @click.option(
     "--propagation",
