@@ -20,13 +20,17 @@ NOTES = """\
 Ours: memory by a rule that was fitted to the paper's figures, since it states none (qgn/bench/memory_paper.py). The two
 agree if they differ by at most 1 % of the encoder's memory, 5 % of the decoder's (multiply-adds: 6 %) and the rounding
 of the paper's. Kept for backward: what the forward pass of a training step, loss included, keeps for the backward pass;
-parameters and image left out. A star marks the paper's estimates.
+parameters and image left out. Peak on CUDA: the most that a training step allocates beside weights and images,
+gradients of the weights included. A star marks the paper's estimates.
 GTC, and PC where it predicts right: trees drawn with the shares below; 3x3 convolutions count the neighbours there."""
+SIZES = """\
+Of the images of Cityscapes, and of a STORE of a data set that the paper has no figures of.  [default: 1024x2048; the
+store's median]"""
 SMALLEST = 64
 
 
 @click.command()
-@click.option("--input", "size", type=Size(), help="Of the images of Cityscapes, or of STORE.  [default: 1024x2048]")
+@click.option("--input", "size", type=Size(), help=SIZES)
 @click.option("--store", type=click.Path(path_type=Path), help="Label trees to take the active cells of.")
 @click.option("--fit", "budget", type=Bytes(), help="Say how many images fit into this much memory, such as 12GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
@@ -51,7 +55,8 @@ def tables(report: Report) -> str:
         fits: dict[str, list[str]] = {}
         for fit in report.fits:
             fits.setdefault(fit.architecture, []).append(str(fit.frames))
-        head = ["images that fit", "in training, kept for backward", "forward, the paper's"]
+        of = "{}, {}x{}".format(report.fits[0].dataset, *report.fits[0].size)
+        head = [f"images that fit ({of})", "in training, kept for backward", "forward, the paper's"]
         blocks.append(align([head, *([name, *frames] for name, frames in fits.items())]))
     return "\n\n".join([*blocks, "\n".join([NOTES, *report.notes])])
 

@@ -51,7 +51,7 @@ def table(
     store: Path, settings: tuple[str, ...], models: tuple[str, ...], schemes: tuple[str, ...], steps: int,
     seeds: tuple[str, ...], out: Path, form: str | None,
 ) -> None:  # fmt: skip
-    """Train and evaluate models under one budget; KEY=VALUE are settings of qgn-train.
+    """Train and evaluate models under one budget; KEY=VALUE are settings of qgn-train that all of them share.
 
     What OUT holds is not done again: a finished row is read, an interrupted training goes on. Two such commands may
     work on one OUT at a time with seeds of their own.
@@ -63,8 +63,10 @@ def table(
     from qgn.device import choose_device
     from qgn.setup import gather
 
-    if not all(seed.isdecimal() for seed in seeds):
-        raise click.BadParameter("expected numbers such as 0,1,2", param_hint="--seeds")
+    if not all(seed.isdecimal() for seed in seeds) or len({int(seed) for seed in seeds}) < len(seeds):
+        raise click.BadParameter("expected different numbers such as 0,1,2", param_hint="--seeds")
+    if any(text.partition("=")[0] in ("steps", "labels") for text in settings):
+        raise click.UsageError("steps and labels are no settings here: use --steps, and STORE")
     given = gather(None, None, (f"save_every={min(steps, 50)}", *settings, f"steps={steps}", f"labels={store}"))
     given["device"] = choose_device(given.get("device"), given.get("workers", TrainConfig.workers))
     plans = make_plans(models, schemes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import safetensors
@@ -119,9 +120,10 @@ def load_checkpoint(path: str | Path) -> tuple[Checkpoint, Segmenter]:
     try:
         outline.load_state_dict(weights, assign=True)  # takes no memory: a few bytes can name any width
     except RuntimeError as error:
+        found = shorten(str(error).splitlines()[1], 200, placeholder=" ..")
         raise CheckpointError(
             f"{path}: its weights do not fit {' '.join((checkpoint.model, *variants))} of width {checkpoint.width} "
-            f"with {len(class_map)} classes ({str(error).splitlines()[1].strip()}). The file is damaged or was edited"
+            f"with {len(class_map)} classes ({found}). The file is damaged or was edited"
         ) from error
     model = build_model(checkpoint.model, len(class_map), width=checkpoint.width, variants=variants)
     model.load_state_dict(weights)

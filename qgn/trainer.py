@@ -89,7 +89,7 @@ def train(
             cut_log(log, progress.log_bytes)
         else:
             write_line(log, {"config": config.to_json(), "classes": setup.classes.names})
-        batches = raising(_training_loader(setup, progress.step))
+        batches = raising(training_loader(setup, progress.step))
         for step in range(progress.step + 1, config.steps + 1):
             began = time.perf_counter()
             done = (step - 1) / config.steps
@@ -146,8 +146,8 @@ def _diverged(setup: Setup, step: int, what: str, gradient: Gradient, parts: lis
 def _described(setup: Setup, step: int, scores: dict[str, Scores]) -> Checkpoint:
     config = setup.config
     values = {scheme: s.to_json() for scheme, s in scores.items()}
-    # Absolute: an evaluation elsewhere asks whether it is given the same store.
-    settings = config.to_json() | {"labels": str(setup.store.path.resolve())}
+    # Absolute: an evaluation elsewhere asks whether it is given the same store. A model card names the data set.
+    settings = config.to_json() | {"labels": str(setup.store.path.resolve()), "dataset": setup.store.info.dataset}
     return Checkpoint(
         config.model, config.width, setup.classes, config.image_size, step, values, settings, config.variants
     )
@@ -177,8 +177,8 @@ def _save(setup: Setup, learner: Learner, progress: Progress, scores: dict[str, 
     return progress
 
 
-def _training_loader(setup: Setup, done: int) -> DataLoader[Any]:
-    """Return the batches of this process after ``done`` steps, each in its parts."""
+def training_loader(setup: Setup, done: int) -> DataLoader[Any]:
+    """Return the batches of this process after ``done`` steps, each in its parts; `raising` gives them."""
     config = setup.config
     samples = Samples(setup.store, setup.root, setup.classes, views_of(config), config.seed)
     order = TrainingOrder(

@@ -92,6 +92,9 @@ def export_checkpoint(
             raise TrainingError(f"{path}: exists already. Choose another place, or replace it with --overwrite")
     described, model = load_checkpoint(checkpoint)
     settings = {name: value for name, value in described.config.items() if name not in FREE}
+    settings |= {name: Path(path).name for name, path in described.config.items() if name == "weights" and path}
+    if settings.get("dataset") in (None, "folder", "arrays"):  # which have no name but the store's
+        settings["dataset"] = Path(described.config.get("labels", "unknown")).name
     if propagation is not None:
         described = replace(described, propagation=without_labels(propagation, model.schemes))
     data = checkpoint_bytes(replace(described, config=settings), model, None)
@@ -113,14 +116,13 @@ def model_card(name: str, data: bytes, checkpoint: Checkpoint, settings: dict[st
     settings : of the training, as they are to be shown.
     parameters : number of the model's.
     """
-    dataset = checkpoint.config.get("dataset") or Path(checkpoint.config.get("labels", "unknown")).name
-    weights = checkpoint.config.get("weights")
+    dataset = settings["dataset"]
     size = "as they are" if checkpoint.image_size is None else "{} x {}".format(*checkpoint.image_size)
     facts = {
         "model": " ".join((checkpoint.model, *checkpoint.variants)),
         "width": checkpoint.width,
         "parameters": f"{parameters:,}",
-        "encoder started from": "random weights" if weights is None else Path(weights).name,
+        "encoder started from": settings.get("weights", "random weights"),
         "trained on": dataset,
         "steps": checkpoint.step,
         "photos (height x width)": size,
@@ -142,7 +144,7 @@ def model_card(name: str, data: bytes, checkpoint: Checkpoint, settings: dict[st
 def _scores(scores: dict[str, dict[str, object]]) -> str:
     """Return the overall scores and the IoU of each class, a column a scheme."""
     if not scores:
-        return "The run had no validation images."
+        return "None: these weights were saved between evaluations, or the run had no validation images."
     rows = [(text, *(_number(values.get(key)) for values in scores.values())) for key, text in SCORES.items()]
     names = next(iter(scores.values()))["iou"]
     rows += [(f"IoU of {name}, %", *(_number(values["iou"][name]) for values in scores.values())) for name in names]

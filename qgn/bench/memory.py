@@ -22,6 +22,7 @@ from qgn.bench.memory_paper import paper_bytes
 from qgn.bench.memory_peak import peak_bytes
 from qgn.bench.published import DECODER_PARAMETERS, TABLE_2, TABLE_6, DataSet, Method
 from qgn.bench.trees import EVERY_CELL, drawn_tree, published_shares, store_shares
+from qgn.data.classes import count_pixels
 from qgn.models.build import build_model
 from qgn.models.segmenter import STRIDE, Segmenter
 from quadcodec.store import LabelStore
@@ -66,9 +67,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Fit:
-    """Hold how many images fit into a memory, beside the weights, their gradients and momenta;
+    """Hold how many images of a data set fit into a memory, beside the weights, their gradients and momenta;
     by the paper's definition beside the weights alone."""
 
+    dataset: str
+    size: Size
     architecture: str
     definition: str
     frames: int
@@ -135,7 +138,15 @@ def measure_memory(
             say("Table 2")
             rows += [row for method in TABLE_2 for row in table_2(method, data, shares)]
             rows.append(decoder_parameters(data.num_classes))
-            fits = [] if budget is None else list(fitting(rows, data, budget))
+        if budget is not None and data.name == (TABLE_6[0].name if store is None else store.info.dataset):
+            fits = list(fitting(rows, data, budget))
+    memories = {row.definition: set[str]() for row in rows}
+    for row in rows:
+        if row.quantity == "memory":
+            memories[row.definition].add(f"{row.architecture} ({row.dataset})")
+    if torch.cuda.is_available() and memories[KEPT] - memories.get(PEAK, set()):
+        lacking = ", ".join(sorted(memories[KEPT] - memories.get(PEAK, set())))
+        notes.append(f"No peak, since this GPU has too little memory for a batch of {BATCH}: {lacking}")
     return Report(tuple(rows), tuple(fits), tuple(notes))
 
 
@@ -147,8 +158,13 @@ def _data_sets(size: Size | None, store: LabelStore | None) -> Iterator[DataSet]
     yield from TABLE_6[1:]
     if store is not None and store.info.dataset not in [data.name for data in TABLE_6]:
         middle = store.sizes[np.argsort(store.sizes.prod(1), kind="stable")[len(store) // 2]]
-        num_classes = len(store.info.train_classes) or len(store.classes)
-        yield DataSet(store.info.dataset, size or (int(middle[0]), int(middle[1])), num_classes, **none)
+        yield DataSet(store.info.dataset, size or (int(middle[0]), int(middle[1])), _num_classes(store), **none)
+
+
+def _num_classes(store: LabelStore) -> int:
+    """Return the number of training classes, or, where nothing names any, of the ids that occur and are not void."""
+    named = len(store.info.train_classes) or len(store.classes)
+    return named or len(count_pixels(store, range(len(store))).keys() - set(store.info.void)) or 1
 
 
 def table_6(data: DataSet, shares: Sequence[float]) -> Iterator[Row]:
@@ -269,10 +285,14 @@ def _memory(
 def _peak(
     table: str, data: DataSet, architecture: str, paper: float | None, name: str, cells: tuple[float, ...] | None
 ) -> Iterator[Row]:
-    """Yield the row of what is really allocated, where there is a GPU."""
+    """Yield the row of what is really allocated, where there is a GPU that has so much."""
     if torch.cuda.is_available():
         labels = drawn_tree(padded(data.size), cells or EVERY_CELL, BATCH)
-        ours = peak_bytes(build_model(name, data.num_classes).cuda(), labels) / GIB
+        try:
+            ours = peak_bytes(build_model(name, data.num_classes).cuda(), labels) / GIB
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return
         yield Row(table, data.name, architecture, "memory", paper, ours, PEAK, None)
 
 
@@ -280,9 +300,12 @@ def fitting(rows: Sequence[Row], data: DataSet, budget: float) -> Iterator[Fit]:
     """Yield how many images of a data set fit into a number of bytes."""
     models = {f"R{depth}-{column}": f"{model}{depth}" for column, model in COLUMNS.items() for depth in DEPTHS}
     models |= {method.name: method.model for method in TABLE_2 if method.scheme == "dense"}
-    ours = {(row.architecture, row.definition): row.ours for row in rows if row.quantity == "memory"}
+    memories = [row for row in rows if row.quantity == "memory" and row.dataset == data.name]
+    ours = {(row.architecture, row.definition): row.ours for row in memories}
     for architecture, model in models.items():
+        if (architecture, KEPT) not in ours:  # Table 2 is of Cityscapes alone
+            continue
         weights = 4 * _parameters(_model(model, data.num_classes))
         for definition, times in ((KEPT, 3), (PAPER, 1)):
             image = GIB * ours[architecture, definition]
-            yield Fit(architecture, definition, max(0, int((budget - times * weights) // image)))
+            yield Fit(data.name, data.size, architecture, definition, max(0, int((budget - times * weights) // image)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,16 +13,20 @@ import torch
 
 from qgn.bench.measure import saved_bytes, seconds
 from qgn.config import FREE, TrainConfig
+from qgn.data.samples import raising
 from qgn.errors import TrainingError
-from qgn.evaluate import evaluate_checkpoint, evaluation_loader
+from qgn.evaluate import evaluate_checkpoint
 from qgn.losses import criterion_of
 from qgn.models.build import QUADTREE
 from qgn.run_folder import LAST, LOG
 from qgn.setup import Setup, model_of, prepare, resolve
 from qgn.sparse.propagation import Propagation, Schedule, checked
-from qgn.trainer import Step, train
+from qgn.train_state import fingerprint
+from qgn.trainer import Step, train, training_loader
 from quadcodec.files import write_atomic
 
+OF_THE_PLAN = ("model", "propagation", "seed", "eval_every", "work_dir")
+"""Settings that follow from the plans, the seeds and the folder."""
 ROW = "row.json"
 """The finished row in the folder of its run."""
 FIGURES = ("pixel_accuracy", "gmacs", "kept_bytes", "seconds", "step_seconds")
@@ -55,7 +59,8 @@ class Result:
     gmacs
         10^9 multiply-adds an image, at the cells that the evaluation computed.
     kept_bytes
-        What a training step on the first batch keeps for the backward pass, an image; parameters left out.
+        What a training step on the first batch keeps for the backward pass, an image; parameters left out. With
+        the native convolutions, on the CPU.
     seconds
         Of all training steps, by the clock, reading included, evaluation left out.
     step_seconds
@@ -63,6 +68,8 @@ class Result:
         shortest of three.
     settings
         Of the training.
+    data
+        Digests of the images, labels and classes, as `qgn.train_state.fingerprint`.
     """
 
     model: str
@@ -76,6 +83,7 @@ class Result:
     seconds: float
     step_seconds: float
     settings: dict[str, Any]
+    data: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -167,35 +175,49 @@ def run_table(
         raise TrainingError(f"{settings['labels']}: has no images for validation. Set val_fraction above 0")
     for plan, config in jobs:
         say(f"{plan.name}, seed {config.seed}")
-        yield read_result(config) or _run(plan, prepare(config), on_step)
+        setup = prepare(config)
+        yield read_result(setup) or _run(plan, setup, on_step)
 
 
 def _config(settings: Mapping[str, Any], plan: Plan, seed: int, out: Path) -> TrainConfig:
+    taken = [key for key in OF_THE_PLAN if key in settings]
+    if taken:
+        raise TrainingError(
+            f"setting '{taken[0]}': the table sets it itself. Leave it out; --models, --schemes, --seeds and --out "
+            "say what it trains and where"
+        )
     steps = settings.get("steps", TrainConfig.steps)
     own = {"model": plan.model, "propagation": plan.training, "seed": seed, "eval_every": steps}
     return resolve({**settings, **own, "work_dir": str(out / f"{plan.name} {steps} seed {seed}")}, settings["device"])
 
 
-def read_result(config: TrainConfig) -> Result | None:
+def read_result(setup: Setup) -> Result | None:
     """Return the finished row of a run's folder, None if there is none.
 
     Raises
     ------
     TrainingError
-        It cannot be read, or was trained with other settings.
+        It cannot be read, or was trained with other settings, other encoder weights or on other data.
     """
-    path = Path(config.work_dir) / ROW
+    path = Path(setup.config.work_dir) / ROW
     if not path.exists():
         return None
     try:
         result = Result(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise TrainingError(f"{path}: cannot be read as a row of a table ({error}). Delete it") from error
-    here = _settings(config)
-    other = [key for key in here if key not in FREE and here[key] != result.settings.get(key)]
+    here = _settings(setup.config)
+    decisive = [key for key in here if key not in FREE or key == "weights"]
+    other = [key for key in decisive if here[key] != result.settings.get(key)]
     if other:
         found = ", ".join(f"{key}={result.settings.get(key)}, not {here[key]}" for key in other)
         raise TrainingError(f"{path}: was trained with {found}. Choose another --out")
+    strange = [name for name, digest in fingerprint(setup).items() if digest != result.data[name]]
+    if strange:
+        raise TrainingError(
+            f"{path}: was trained on {result.settings['labels']}, whose {' and '.join(strange)} are not those of "
+            f"{setup.store.path}. Choose another --out"
+        )
     return result
 
 
@@ -207,6 +229,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 def _run(plan: Plan, setup: Setup, on_step: Callable[[Step], object]) -> Result:
     """Train, or go on with it, evaluate, and write the row."""
     config, work = setup.config, Path(setup.config.work_dir)
+    kept, step_seconds = measure_step(setup)
     schemes = train(setup, resume=True, on_step=on_step)
     if plan.evaluation not in schemes:
         schemes = evaluate_checkpoint(
@@ -214,11 +237,10 @@ def _run(plan: Plan, setup: Setup, on_step: Callable[[Step], object]) -> Result:
             batch_size=config.batch_size, workers=config.workers, device=config.device,
         ).schemes  # fmt: skip
     scores = schemes[plan.evaluation]
-    kept, step_seconds = measure_step(setup)
     result = Result(
         plan.model, plan.training, plan.evaluation, config.seed, scores.miou, scores.pixel_accuracy,
         scores.encoder_gmacs + scores.decoder_gmacs, kept, training_seconds(work / LOG, config), step_seconds,
-        _settings(config),
+        _settings(config), fingerprint(setup),
     )  # fmt: skip
     write_atomic(work / ROW, json.dumps(asdict(result)).encode())
     return result
@@ -232,12 +254,8 @@ def training_seconds(log: Path, config: TrainConfig) -> float:
 
 def measure_step(setup: Setup) -> tuple[int, float]:
     """Return `Result.kept_bytes` and `Result.step_seconds` of a run, measured on the CPU with fresh weights."""
-    config = setup.config
-    loader = evaluation_loader(
-        setup.store, setup.images.train[: config.batch_size], setup.root, setup.classes,
-        size=config.image_size, batch_size=config.batch_size, workers=0,
-    )  # fmt: skip
-    batch = next(iter(loader))
+    config = replace(setup.config, workers=0, device="cpu", backend="native")
+    batch = next(raising(training_loader(replace(setup, config=config), 0)))
     model = model_of(config, len(setup.classes))
     criterion = criterion_of(model, config.loss, gamma=config.gamma)
     scheme = Schedule.parse(config.propagation or model.schemes[0], model.schemes).scheme_at(0)

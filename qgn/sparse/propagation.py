@@ -170,6 +170,11 @@ class Limits:
         given: dict[str, Any] = {name: value for name, value in vars(self).items() if value not in (None, ())}
         if not given:
             return text
+        if text == "dense":
+            raise TrainingError(
+                "the model is dense: every pixel is computed, and nothing can be limited. Leave out --stop-level, "
+                "--classes, --max-sites and --budget-gmacs"
+            )
         unknown = [name for name in self.classes if name not in names]
         if unknown:
             raise TrainingError(
@@ -294,7 +299,7 @@ def checked(text: str, schemes: Sequence[str]) -> str:
     if "pc" in schemes:
         return str(Propagation.parse(text))
     if text not in schemes:
-        raise TrainingError(f"propagation '{text}': the model knows only {', '.join(schemes)}. Choose that")
+        raise TrainingError(f"propagation '{text}': the model knows only {', '.join(schemes)}. Choose that, or nothing")
     return text
 
 

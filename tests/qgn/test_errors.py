@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import quadcodec
-from qgn.bench.table import Result, make_plans, read_result
+from qgn.bench.table import Result, make_plans, read_result, run_table
 from qgn.checkpoint import checkpoint_bytes, load_checkpoint, save_checkpoint
 from qgn.config import TrainConfig
 from qgn.confusion import check_confusion
@@ -226,7 +226,12 @@ def a_row(p, values):
     """Read a row of a table with some values."""
     (p.folder / "run").mkdir()
     (p.folder / "run" / "row.json").write_text(json.dumps(values))
-    read_result(p.config())
+    read_result(prepare(p.config()))
+
+
+def a_table_with_a_seed(p):
+    settings = {"labels": str(p.store.path), "device": "cpu", "seed": 1}
+    list(run_table(settings, make_plans(["qgn_resnet18"], ["gtc/pc"]), [0], p.folder))
 
 
 def all_held_aside(p):
@@ -293,6 +298,7 @@ CASES = {
     "no share of the steps": lambda p: p.train(propagation="gtc->pc"),
     "there are no labels": lambda p: p.predictor(propagation="gtc"),
     "the model has the classes": lambda p: p.predictor(propagation="pc classes=99")(np.zeros((32, 32, 3), np.uint8)),
+    "every pixel is computed, and nothing can be limited": lambda p: Limits(stop=1).on("dense", ["road"]),
     "the model has no such class": lambda p: p.predictor(limits=Limits(classes=("unicorn",))),
     "both sides must be multiples": lambda p: p.train(crop=(33, 32)),
     "is not installed: found no module": triton_missing,
@@ -309,6 +315,14 @@ CASES = {
     "is not the state of": lambda p: again(p, lambda work: (work / "last.safetensors").write_bytes(edited(p))),
     "expected TRAINING/EVALUATION": lambda p: make_plans(["qgn_resnet18"], ["gtc"]),
     "is asked for twice": lambda p: make_plans(["qgn_resnet18"], ["gtc/pc", "gtc/pc"]),
+    "the table sets it itself": lambda p: list(
+        run_table(
+            {"labels": str(p.store.path), "device": "cpu", "seed": 1},
+            make_plans(["qgn_resnet18"], ["gtc/pc"]),
+            [0],
+            p.folder,
+        )
+    ),
     "cannot be read as a row of a table": lambda p: a_row(p, {}),
     "Choose another --out": lambda p: a_row(p, dict.fromkeys(Result.__dataclass_fields__) | {"settings": {"lr": 1.0}}),
     "cannot be read as a training state": lambda p: again(p, lambda work: state_path(work, 1).write_bytes(b"?")),

@@ -9,13 +9,15 @@ from click.testing import CliRunner
 from torch import nn
 
 import quadcodec
-from qgn.bench.memory import COUNTED, KEPT, PAPER, measure_memory, padded
+from qgn.bench.cost import outline
+from qgn.bench.memory import COUNTED, KEPT, PAPER, count_decoder, measure_memory, padded
 from qgn.bench.memory_paper import paper_bytes
 from qgn.bench.memory_peak import peak_bytes
 from qgn.bench.published import TABLE_2, TABLE_6
 from qgn.bench.trees import composite_shares, drawn_tree, mask_tree, published_shares, store_shares
 from qgn.models.build import build_model
 from qgn.models.decoder import ResidualUnit
+from qgn.models.qgn import QGN
 from qgn.models.resnet import Bottleneck
 from quadcodec_cli.qgn_bench import cli
 
@@ -138,6 +140,41 @@ def test_the_command_prints_both_tables_and_what_fits():
     assert any("CCNet*" in line for line in lines)
     for wrong in (["--fit", "12"], ["--input", "32x2048"]):
         assert CliRunner().invoke(cli, ["memory", *wrong]).exit_code == 2
+
+
+def test_a_store_of_a_plain_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    masks = [rng.integers(0, 3, (64, 96), np.uint8) for _ in range(3)]
+    masks[0][:9] = 255
+    store = quadcodec.write(tmp_path / "mine.zarr", masks, void=[255])
+    assert not store.classes
+    report = measure_memory((64, 128), store, GIB, lambda what: None)
+    mine = [row for row in report.rows if row.dataset == store.info.dataset]
+    assert {row.architecture for row in mine} >= {"R50-Dil", "R101-GTC"}
+    ours = figures(report, KEPT)
+    three = count_decoder("dilated8_resnet50", 3, (64, 128), None).kept / GIB
+    assert ours[store.info.dataset, "Dil", "decoder"] == three
+    assert {(fit.dataset, fit.size) for fit in report.fits} == {(store.info.dataset, (64, 128))}
+    assert {fit.architecture for fit in report.fits} == {f"R{d}-{c}" for d in (50, 101) for c in ("Dil", "All", "GTC")}
+
+
+def test_a_gpu_that_is_too_small_leaves_its_peaks_out(monkeypatch):
+    def peak(model, labels):
+        if isinstance(model, QGN):
+            return 5 * GIB
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("qgn.bench.memory.peak_bytes", peak)
+    monkeypatch.setattr("qgn.bench.memory.build_model", lambda name, num_classes: outline(name, num_classes))
+    monkeypatch.setattr("torch.nn.Module.cuda", lambda module: module)
+    result = CliRunner().invoke(cli, ["memory", "--input", "64x128"], catch_exceptions=False)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert any(line.split()[:2] == ["R50-GTC", "memory"] and line.split()[-1] == "5.00" for line in lines)
+    assert lines[-1].startswith("No peak, since this GPU has too little memory for a batch of")
+    assert "CCNet* (cityscapes)" in lines[-1]
+    assert "GTC" not in lines[-1]
 
 
 def test_sizes_are_padded():

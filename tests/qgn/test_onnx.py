@@ -9,6 +9,9 @@ from qgn.data.photos import normalise
 from qgn.errors import TrainingError
 from qgn.models.build import build_model
 from qgn.onnx import PixelLogits, write_onnx
+from quadcodec_cli import qgn_zoo
+
+from .test_cli import invoke
 
 CLASSES, SIZE = 3, (64, 96)
 
@@ -43,7 +46,16 @@ def test_full_grids_compute_what_the_sparse_decoder_does_with_all_cells(name, va
     assert len(pixels.nodes) == SIZE[0] * SIZE[1]
 
 
-@pytest.mark.parametrize("name", ["qgn_resnet18", "deeplabv3_32_resnet18"])
+SLOW = (
+    "qgn_resnet18_ppm", "dilated8_resnet18", "drn_c_42", "drn_d_105", "deeplabv3_8_resnet18", "pspnet_resnet18",
+    "ccnet_resnet50", "pointrend_resnet18",
+)  # fmt: skip
+"""A name of every other family."""
+
+
+@pytest.mark.parametrize(
+    "name", ["qgn_resnet18", "deeplabv3_32_resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
 def test_onnxruntime_gives_torchs_numbers(tmp_path, name):
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra 'onnx')")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra 'onnx')")
@@ -83,6 +95,16 @@ def test_predicted_composites_have_no_graph():
         assert counts[0] != counts[1]  # shapes of the result depend on values of the photo
         with pytest.raises(RuntimeError):
             torch.export.export(Predicted(model), (photo(),))
+
+
+def test_the_command(checkpoint, tmp_path, monkeypatch):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra 'onnx')")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra 'onnx')")
+    path = tmp_path / "a.onnx"
+    code, out, err = invoke(qgn_zoo, "onnx", checkpoint, "-o", path, "--size", "32x64", monkeypatch=monkeypatch)
+    assert (code, out) == (0, f"{path}: images (1, 3, 32, 64) -> logits\n"), err
+    (logits,) = onnx.load(path).graph.output
+    assert [d.dim_value for d in logits.type.tensor_type.shape.dim] == [1, 19, 32, 64]
 
 
 def test_a_file_is_refused_before_anything_is_computed(tmp_path):

@@ -5,13 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 from click.testing import CliRunner
 
 from qgn.bench import table
-from qgn.bench.table import Plan, Result, lines, make_plans, run_table
+from qgn.bench.table import Plan, Result, lines, make_plans, measure_step, run_table
 from qgn.errors import TrainingError
 from qgn.evaluate import evaluate_checkpoint
+from qgn.models.resnet import ResNet
 from qgn.run_folder import LAST, LOG
+from qgn.setup import prepare, resolve
+from quadcodec.convert import convert, plan_conversion
 from quadcodec_cli.qgn_bench import cli
 
 SETTINGS = {"width": 4, "batch_size": 2, "steps": 2, "workers": 0, "image_size": (32, 64), "device": "cpu"}
@@ -73,6 +77,35 @@ def test_a_row_of_other_settings_is_not_taken(scenes, finished):
         results(scenes, out, lr=1e-3)
 
 
+def test_a_row_of_another_store_or_other_weights_is_not_taken(scenes, finished, tmp_path):
+    out, _ = finished
+    other = tmp_path / "other.zarr"
+    convert(plan_conversion(scenes.parent / "cityscapes", splits=["train"]), other)
+    with pytest.raises(TrainingError, match=r"row.json: was trained on .*scenes.zarr, whose images and labels are not"):
+        list(run_table({"labels": str(other), **SETTINGS}, PLANS, (0,), out))
+    weights = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(ResNet(18, width=4).state_dict(), weights)
+    with pytest.raises(TrainingError, match=r"row.json: was trained with weights=None, not .*weights.safetensors"):
+        results(scenes, out, weights=str(weights))
+
+
+@pytest.mark.parametrize("key", ["seed", "model", "propagation", "eval_every", "work_dir"])
+def test_what_the_table_sets_is_no_setting(scenes, tmp_path, key):
+    with pytest.raises(TrainingError, match=f"setting '{key}': the table sets it itself"):
+        results(scenes, tmp_path / "out", **{key: 1})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_is_measured_on_what_is_trained_on(scenes, tmp_path):
+    def kept(**settings):
+        config = resolve({"labels": str(scenes), **SETTINGS, "work_dir": str(tmp_path), **settings}, "cpu")
+        return measure_step(prepare(config))[0]
+
+    small, large = kept(image_size=(32, 32)), kept(image_size=None)
+    assert kept(image_size=None, crop=(32, 32)) < 1.5 * small < large
+    assert kept(image_size=(32, 32), backend="dense") == small  # any run is measured with the native convolutions
+
+
 @pytest.mark.parametrize(
     ("model", "training", "evaluation", "found"),
     [
@@ -104,7 +137,7 @@ def test_models_and_schemes_make_plans():
 
 def test_means_over_seeds_and_no_order_below_two_points():
     def row(model, seed, miou):
-        return Result(model, "dense", "dense", seed, miou, 80.0 + seed, 1.5, 1000, 60.0, 0.5, {})
+        return Result(model, "dense", "dense", seed, miou, 80.0 + seed, 1.5, 1000, 60.0, 0.5, {}, {})
 
     found = lines([row("a", 0, 40.0), row("b", 0, 43.0), row("a", 1, 42.0), row("b", 1, 43.5), row("c", 0, 41.3)])
     assert [(line.model, line.seeds, line.miou, line.pixel_accuracy) for line in found] == [
@@ -131,4 +164,5 @@ def test_the_command(scenes, finished):
         else:
             assert result.stdout.startswith("| model | trained |")
             assert f"| {rows[0].miou:.1f} |" in result.stdout
-    assert CliRunner().invoke(cli, [*args, "--seeds", "one"]).exit_code == 2
+    for wrong in (["--seeds", "one"], ["--seeds", "0,00"], ["steps=3"], ["labels=x"]):
+        assert CliRunner().invoke(cli, [*args, *wrong]).exit_code == 2

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors import safe_open
 import qgn
 from qgn import zoo
 from qgn.bench.cost import cost, outline
-from qgn.checkpoint import load_checkpoint
+from qgn.checkpoint import load_checkpoint, save_checkpoint
 from qgn.errors import TrainingError
 from qgn.models.build import MODEL_NAMES
 from qgn.zoo import export_checkpoint, list_models
@@ -76,16 +77,16 @@ def test_an_exported_checkpoint_predicts_the_same_and_tells_nothing_of_the_run(c
         assert all(name.startswith("model.") for name in file.keys())  # noqa: SIM118
         described = json.loads(file.metadata()["qgn"])
     assert str(tmp_path.parent) not in json.dumps(described)
-    assert not set(described["config"]) & {"labels", "images", "work_dir", "weights", "device", "workers"}
+    assert not set(described["config"]) & {"labels", "images", "work_dir", "device", "workers"}
     assert described["config"]["lr"] == 2e-3
     before, after = qgn.load(checkpoint, "cpu")(PHOTO), qgn.load(out, "cpu")(PHOTO)
     np.testing.assert_array_equal(before.classes, after.classes)
     card = (tmp_path / "published.md").read_text()
-    assert card.startswith("# qgn_resnet18, 19 classes of scenes.zarr\n")
+    assert card.startswith("# qgn_resnet18, 19 classes of cityscapes\n")
     assert str(checkpoint.parent) not in card
     parameters = sum(parameter.numel() for parameter in load_checkpoint(out)[1].parameters())
     for row in (
-        "| trained on | scenes.zarr |", "| steps | 4 |", f"| parameters | {parameters:,} |", "| lr | 0.002 |",
+        "| trained on | cityscapes |", "| steps | 4 |", f"| parameters | {parameters:,} |", "| lr | 0.002 |",
         "| encoder started from | random weights |",
         "| 0 | road | 7 | #804080 |", "| 13 | car | 26 | #00008e |", "| photos (height x width) | 32 x 64 |",
     ):  # fmt: skip
@@ -93,6 +94,20 @@ def test_an_exported_checkpoint_predicts_the_same_and_tells_nothing_of_the_run(c
     miou = described["scores"]["pc"]["miou"]
     assert f"| mIoU, % | {miou:.2f} |" in card
     assert len(re.findall(r"^\| IoU of ", card, re.MULTILINE)) == 19
+
+
+def test_a_second_export_and_unscored_weights(checkpoint, tmp_path):
+    described, model = load_checkpoint(checkpoint)
+    config = described.config | {"weights": "/mine/resnet18.safetensors", "dataset": "arrays"}
+    save_checkpoint(tmp_path / "a.safetensors", replace(described, config=config, scores={}), model, None)
+    first = export_checkpoint(tmp_path / "a.safetensors", tmp_path / "b.safetensors").read_text()
+    again = export_checkpoint(tmp_path / "b.safetensors", tmp_path / "c.safetensors").read_text()
+    assert again == first.replace("b.safetensors", "c.safetensors")
+    for text in (
+        "# qgn_resnet18, 19 classes of scenes.zarr\n", "| encoder started from | resnet18.safetensors |",
+        "None: these weights were saved between evaluations",
+    ):  # fmt: skip
+        assert text in first
 
 
 def test_nothing_is_replaced_without_being_asked(checkpoint, tmp_path):
