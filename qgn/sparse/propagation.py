@@ -299,7 +299,10 @@ def checked(text: str, schemes: Sequence[str]) -> str:
     if "pc" in schemes:
         return str(Propagation.parse(text))
     if text not in schemes:
-        raise TrainingError(f"propagation '{text}': the model knows only {', '.join(schemes)}. Choose that, or nothing")
+        raise TrainingError(
+            f"propagation '{text}': the model knows only {', '.join(schemes)}. Choose that, or leave propagation, "
+            "--sweep and --choose out"
+        )
     return text
 
 
