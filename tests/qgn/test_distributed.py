@@ -19,7 +19,7 @@ from qgn.learner import build_learner, differentiate
 from qgn.setup import prepare
 from qgn.sparse.conv import SiteBatchNorm
 from qgn.sparse.fused import norm_relu
-from qgn.trainer import _training_loader, train
+from qgn.trainer import train, training_loader
 
 from .helpers import blobs, write_store
 
@@ -34,7 +34,7 @@ from qgn.setup import prepare
 from qgn.sparse.conv import SiteBatchNorm
 from qgn.sparse.fused import norm_relu
 from qgn.sparse.sync import synchronise
-from qgn.trainer import _training_loader, train
+from qgn.trainer import training_loader, train
 
 torch.set_num_threads(1)
 values, folder = json.loads(sys.argv[1])
@@ -52,7 +52,7 @@ with process_group("cpu", 0):
         torch.save({"y": y.detach(), **grads, **norm.state_dict()}, f"{folder}/{name}.{rank()}.pt")
     setup = prepare(TrainConfig(**values))
     learner = build_learner(setup.config, len(setup.classes))
-    batch = next(raising(_training_loader(setup, 0)))
+    batch = next(raising(training_loader(setup, 0)))
     differentiate(learner, share(learner.model), [batch], "gtc", "fp32")
     torch.save({name: p.grad for name, p in learner.model.named_parameters()}, f"{folder}/grads.{rank()}.pt")
     train(setup)
@@ -117,7 +117,7 @@ def runs(tmp_path_factory):
     setup = prepare(config)
     train(setup)
     learner = build_learner(config, len(setup.classes))
-    differentiate(learner, learner.model, [next(raising(_training_loader(setup, 0)))], "gtc", "fp32")
+    differentiate(learner, learner.model, [next(raising(training_loader(setup, 0)))], "gtc", "fp32")
     torch.save({name: p.grad for name, p in learner.model.named_parameters()}, folder / "grads.pt")
     torch.save(norm_cases(), folder / "norms.pt")
     run_two(folder, asdict(replace(config, work_dir=str(folder / "two"))))
