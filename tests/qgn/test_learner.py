@@ -28,7 +28,7 @@ def config(scenes, tmp_path):
 
 
 def first_batch(setup):
-    return next(raising(trainer._training_loader(setup, 0)))
+    return next(raising(trainer.training_loader(setup, 0)))
 
 
 def steps(work):
