@@ -52,7 +52,9 @@ def main() -> None:
 @click.option("--batch-size", default=8, type=click.IntRange(1), help="Images at once.")
 @click.option("--workers", default=1, type=click.IntRange(0), help="Processes that read data.")
 @click.option("--device", help="cpu or cuda.  [default: cuda where there is one]")
-@click.option("--plot", type=click.Path(path_type=Path), help="PNG to draw: mIoU against multiply-adds.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="PNG to draw: mIoU against multiply-adds (extra 'bench')."
+)
 @click.option("--confusion", type=click.Path(path_type=Path), help="PNG to draw or CSV to write: confusion matrices.")
 @click.option("--overwrite", is_flag=True, help="Replace the files of --plot and --confusion.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print totals as CSV instead of tables.")
@@ -73,6 +75,8 @@ def cli(
     from quadcodec.store import open_store
 
     if plot is not None:
+        from qgn.bench.plot import draw_sweep  # needs matplotlib: say so before the work starts
+
         check_picture(plot, overwrite=overwrite)
     if confusion is not None:
         check_confusion(confusion, overwrite=overwrite)
@@ -93,13 +97,11 @@ def cli(
             checkpoint, labels, split=None if everything else split, schemes=schemes,
             boundary_width=boundary_width, progress=partial(_show, bar), **common,
         )  # fmt: skip
+    click.echo(evaluation_text(evaluation, choice, sweep=sweep, as_csv=as_csv, as_json=as_json))
     if plot is not None:
-        from qgn.bench.plot import draw_sweep
-
         draw_sweep(evaluation.schemes, plot)
     if confusion is not None:
         write_confusion(confusion, evaluation.schemes)
-    click.echo(evaluation_text(evaluation, choice, sweep=sweep, as_csv=as_csv, as_json=as_json))
 
 
 def _show(bar: Any, done: int, total: int) -> None:

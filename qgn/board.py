@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from qgn.checkpoint import Checkpoint
 from qgn.data.photos import photo_path, read_photo
 from qgn.distributed import rank
+from qgn.errors import TrainingError
 from qgn.models.segmenter import Segmenter
 from qgn.predict import Predictor, tree_picture
 from qgn.setup import Setup
@@ -32,17 +33,18 @@ class Board:
         """Show the numbers in a line of the log."""
         if self.writer is None:
             return
-        for name, value in _scalars(line):
-            if name != "step":
-                self.writer.add_scalar(name, value, line["step"])
-        self.writer.flush()
+        with _writing():
+            for name, value in _scalars(line):
+                if name != "step":
+                    self.writer.add_scalar(name, value, line["step"])
+            self.writer.flush()
 
     def pictures(self, setup: Setup, described: Checkpoint, model: Segmenter) -> None:
         """Show classes and trees that a model predicts for the first validation images, over their photos.
 
         Raises
         ------
-        TrainingError : a photo cannot be read.
+        TrainingError : a photo cannot be read, or the disk refuses.
         """
         if self.writer is None:
             return
@@ -58,9 +60,13 @@ class Board:
                 ("classes", overlay(photo, prediction.classes, palette)),
                 ("tree", tree_picture(photo, prediction.grown, palette)),
             ):
-                self.writer.add_image(f"{name}/{setup.store.names[index]}", picture, described.step, dataformats="HWC")
+                with _writing():
+                    self.writer.add_image(
+                        f"{name}/{setup.store.names[index]}", picture, described.step, dataformats="HWC"
+                    )
         model.train(was_training)
-        self.writer.flush()
+        with _writing():
+            self.writer.flush()
 
 
 @contextmanager
@@ -68,14 +74,34 @@ def open_board(setup: Setup, done: int) -> Iterator[Board]:
     """Open a board in the work folder, if the settings ask for one.
 
     What an earlier process wrote of steps after ``done`` is hidden.
+
+    Raises
+    ------
+    TrainingError : the disk refuses.
     """
     if not setup.config.tensorboard or rank():
         yield Board()
         return
     from torch.utils.tensorboard import SummaryWriter  # imports the extra
 
-    with SummaryWriter(Path(setup.config.work_dir) / "tensorboard", purge_step=done + 1) as writer:
+    with _writing():
+        writer = SummaryWriter(Path(setup.config.work_dir) / "tensorboard", purge_step=done + 1)
+    try:
         yield Board(writer)
+    finally:
+        with suppress(OSError):  # all lines were flushed before
+            writer.close()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Raise TrainingError where the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"tensorboard: cannot be written ({error.strerror}). Free space or fix permissions, then run again"
+        ) from error
 
 
 def _scalars(value: Any, name: str = "") -> Iterator[tuple[str, float]]:

@@ -105,11 +105,12 @@ def find_inputs(paths: Sequence[str | Path], out: str | Path | None = None) -> l
     for path in paths:
         if not path.exists():
             raise TrainingError(f"{path}: no such file or folder. Check the path")
-    files = [path.absolute().parent for path in paths if not path.is_dir()]
+    files = [path.parent.resolve() for path in paths if not path.is_dir()]
     common = Path(os.path.commonpath(files)) if files else Path()
     inputs: list[Input] = []
     for path in paths:
-        inputs.extend(_below(path, out) if path.is_dir() else [_input(path, path.absolute().relative_to(common))])
+        whole = path.parent.resolve() / path.name
+        inputs.extend(_below(path, out) if path.is_dir() else [_input(path, whole.relative_to(common))])
     _check_names(inputs)
     return inputs
 

@@ -156,12 +156,12 @@ def update(learner: Learner, gradient: Gradient, step: int, lr: float, config: T
 
     Raises
     ------
-    FloatingPointError : the length is no number, and no scaler is there to try again with a smaller scale.
+    FloatingPointError : the length is no number, and no smaller scale of gradients is left to try.
     """
     learner.scaler.unscale_(learner.optimizer)
     parameters = [p for group in learner.optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-    if not torch.isfinite(norm) and not learner.scaler.is_enabled():
+    if not torch.isfinite(norm) and learner.scaler.get_scale() <= 1:  # 1 without a scaler
         raise FloatingPointError
     if config.clip is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)

@@ -10,7 +10,7 @@ from typing import Any
 
 from qgn.config import TrainConfig
 from qgn.distributed import rank
-from qgn.errors import TrainingError
+from qgn.errors import CheckpointError, TrainingError
 from qgn.settings import to_toml
 from quadcodec.files import write_atomic
 
@@ -30,8 +30,23 @@ def kept_path(work: Path, step: int) -> Path:
 
 
 def can_resume(work_dir: str | Path) -> bool:
-    """Whether a run in the folder has been saved."""
-    return (Path(work_dir) / LAST).exists()
+    """Whether a run in the folder has been saved.
+
+    Raises
+    ------
+    CheckpointError : it has been saved more than once, and its last weights are missing: nothing of it is deleted.
+    """
+    work = Path(work_dir)
+    if (work / LAST).exists():
+        return True
+    states = {path.stem.removeprefix("state_") for path in work.glob("state_*.safetensors")}
+    kept = {path.stem.removeprefix("step_") for path in work.glob("step_*.safetensors")}
+    if kept - states:  # a kill in the first save leaves its own step alone
+        raise CheckpointError(
+            f"{work / LAST}: is missing, and others of its run are there ({', '.join(sorted(kept))}). Put it back, or "
+            "begin anew with --overwrite"
+        )
+    return False
 
 
 @contextmanager
@@ -60,7 +75,7 @@ def open_run(config: TrainConfig, *, resumed: bool) -> Iterator[Path]:
     try:
         yield log
     except BaseException:
-        if not can_resume(work):
+        if not (work / LAST).exists():
             log.unlink(missing_ok=True)
             settings.unlink(missing_ok=True)
         raise

@@ -80,7 +80,7 @@ def resolve(settings: Mapping[str, Any], device: str) -> TrainConfig:
         "eval_every": -(-settings.get("steps", TrainConfig.steps) // 2),
         "held_aside": 100 if settings.get("reweigh_every") else 0,
     }
-    if "crop" not in settings and "image_size" not in settings:
+    if not {"crop", "image_size", "short_edges"} & set(settings):
         values["image_size"] = default_image_size(open_store(settings["labels"]), device)
     return TrainConfig(**values | dict(settings) | {"device": device})
 
@@ -112,6 +112,8 @@ def prepare(config: TrainConfig) -> Setup:
     config = _with_scheme(config)
     if config.crop is not None and (any(side % STRIDE or side <= 0 for side in config.crop)):
         raise TrainingError(f"crop {config.crop[0]}x{config.crop[1]}: both sides must be multiples of {STRIDE}")
+    if config.scale is not None and config.scale[0] > config.scale[1]:
+        raise TrainingError(f"scale {config.scale[0]:g},{config.scale[1]:g}: the lowest factor comes first. Swap them")
     if config.reweigh_every and not config.held_aside:
         raise TrainingError("reweigh_every needs images to test on that are not trained on. Set held_aside above 0")
     root = Path(config.images if config.images is not None else store.info.image_root)

@@ -111,10 +111,11 @@ def train(
                 scores = _evaluate(setup, learner.result, setup.images.val)
                 on_scores(step, scores)
                 note({"step": step, "scores": {scheme: s.to_json() for scheme, s in scores.items()}})
-                board.pictures(setup, _described(setup, step, scores), learner.result)
             if rank() == 0 and (evaluated or _due(step, config.save_every) or _due(step, config.keep_every)):
                 progress = replace(progress, step=step, log_bytes=log.stat().st_size)
                 progress = _save(setup, learner, progress, scores if evaluated else {})
+            if evaluated:
+                board.pictures(setup, _described(setup, step, scores), learner.result)
     return scores
 
 
@@ -140,7 +141,8 @@ def _diverged(setup: Setup, step: int, what: str, gradient: Gradient, parts: lis
     work = Path(setup.config.work_dir)
     kept = [name for name in (LAST, BEST) if (work / name).exists()]
     rest = f"{' and '.join(kept)} in {work} hold the last good weights" if kept else "no checkpoint was written yet"
-    return f"step {step}: the {what} is no number ({levels}); {rest}. Lower lr, or look at the images {names}"
+    cure = f"Start a new run with a lower lr, or look at the images {names}"
+    return f"step {step}: the {what} is no number ({levels}); {rest}. {cure}"
 
 
 def _described(setup: Setup, step: int, scores: dict[str, Scores]) -> Checkpoint:

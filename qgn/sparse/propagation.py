@@ -87,7 +87,11 @@ class Propagation:
             ("threshold", self.threshold is None or 0 <= self.threshold <= 1, "0 to 1"),
             ("stop", 0 <= self.stop <= 5, "a level, 0 to 5"),
             ("classes", all(k >= 0 for k in self.classes), "numbers of classes"),
-            ("budget", all(0 <= budget < inf for budget in budgets) and len(budgets) < 2, "sites or gmacs, 0 or more"),
+            (
+                "budget",
+                all(0 <= budget < inf for budget in budgets) and len(budgets) < 2,
+                "sites or gmacs, not both, 0 or more",
+            ),
         ):
             if not right:
                 raise TrainingError(f"propagation '{self}': {name} out of range, expected {expected}")

@@ -141,6 +141,10 @@ def again(p, change=lambda work: None, **values):
     train(prepare(p.config(**values)), resume=True)
 
 
+def lose_the_last_weights(work):
+    (work / "last.safetensors").rename(work / "step_000009.safetensors")
+
+
 def edited(p):
     """Return the checkpoint of the run with other weights."""
     described, model = load_checkpoint(p.folder / "run" / "last.safetensors")
@@ -263,6 +267,8 @@ CASES = {
     "Mend the pair and convert again": lambda p: read_photo(p.photo(), native=(7, 8)),
     "has its photo below": lambda p: p.train(images="/nowhere"),
     "would be set aside for": all_held_aside,
+    "is missing, and others of its run are there": lambda p: again(p, lose_the_last_weights),
+    "the lowest factor comes first": lambda p: p.train(scale=(2.0, 0.5)),
     "reweigh_every needs images": lambda p: p.train(reweigh_every=1),
     "no image of it was held aside": lambda p: choose_threshold(p.checkpoint, p.store.path, 20.0),
     "Allow more": nothing_so_cheap,

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -182,3 +183,12 @@ def test_a_list_on_standard_input_is_predicted(checkpoint, tmp_path, monkeypatch
     assert "of 2 images" in result.output
     written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
     assert written == {"a/x_labels.png", "b/x_labels.png"}
+
+
+def test_paths_with_dots_stay_below_the_folder_they_share(tmp_path, monkeypatch):
+    for name in ("photos/a.png", "x/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "x")
+    names = [item.name for item in find_inputs([Path("../photos/a.png"), Path("b.png")])]
+    assert [str(name) for name in names] == ["photos/a", "x/b"]

@@ -138,3 +138,18 @@ def test_an_average_is_evaluated_and_saved(config, monkeypatch):
     name = "decoder.pixel_head.weight"
     assert not torch.equal(latest[name], state[name])
     assert (state[name] - latest[name]).norm() < (first[name] - latest[name]).norm()
+
+
+def test_a_gradient_that_no_scale_saves_stops_float16(config):
+    setup = prepare(replace(config, precision="fp16"))
+    learner = build_learner(setup.config, len(setup.classes))
+    next(learner.model.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+    batch = first_batch(setup)
+
+    def train_on():
+        for step in range(1, 40):
+            update(learner, differentiate(learner, learner.model, [batch], "gtc", "fp16"), step, 1e-3, setup.config)
+
+    with pytest.raises(FloatingPointError):
+        train_on()
+    assert learner.scaler.get_scale() <= 1
